@@ -1,0 +1,26 @@
+//! Calico networking for Docker: a managed (v2) plugin that is network driver and IPAM driver in one.
+//!
+//! The tree is the table of contents. Pure modules decide and never do I/O; the others do and never decide:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`model`] | what Calico stores: keys, JSON, ids, prefixes (pure) |
+//! | [`protocol`] | Docker's plugin protocol: twenty calls and their JSON (pure) |
+//! | [`store`] | the datastore seam and its backends |
+//! | [`ipam`] | Calico block IPAM over the store |
+//! | [`net`] | links, routes, neighbours, sysctls of the host |
+//! | [`nft`] | nf_tables over netlink |
+//! | [`dataplane`] | the host's packet filter and NAT, kept as they should be |
+//! | [`driver`] | what Docker's calls mean |
+//! | [`server`] | the plugin sockets |
+//! | [`docker`] | client of the Docker API, for background tasks only |
+//! | [`gc`] | finds and collects what nobody owns any more |
+//! | [`cluster`] | what a Calico cluster needs before its first endpoint: Node, tiers, default pools |
+//! | [`app`] | builds the parts, starts the tasks, waits, drains |
+//! | [`cli`] | the administrator's door |
+//!
+//! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
+
+pub mod model;
+pub mod protocol;
+pub mod store;

@@ -1,0 +1,3 @@
+//! The plugin's binary: everything is in the library.
+
+fn main() {}

@@ -1,0 +1,39 @@
+//! What Calico stores: ids, prefixes, keys and the JSON under them.
+//!
+//! Pure: nothing here awaits, reads a clock or touches a file. Every struct keeps the fields it does not know
+//! (`extra`), because a document that a newer Calico wrote must survive our rewriting it.
+
+mod affinity;
+mod block;
+mod cidr;
+mod cluster;
+mod endpoint;
+mod handle;
+mod id;
+mod ipam_config;
+pub mod key;
+mod meta;
+mod node;
+mod pool;
+mod profile;
+mod reservation;
+
+pub use affinity::{AffinityState, BlockAffinity};
+pub use block::{AllocationAttribute, AllocationBlock};
+pub use cidr::{Cidr, CidrError, IpVersion};
+pub use cluster::{ClusterInformationSpec, TierSpec};
+pub use endpoint::{WorkloadEndpointSpec, endpoint_name, endpoint_name_prefix, parse_endpoint_name};
+pub use handle::IpamHandle;
+pub use id::{EndpointId, HandleId, IdError, IfaceName, MacAddress, NetworkId, NodeName};
+pub use ipam_config::IpamConfig;
+pub use meta::{Kind, ObjectMeta, Resource};
+pub use node::{NodeBgpSpec, NodeSpec};
+pub use pool::{EncapMode, IpPoolSpec};
+pub use profile::{EntityRule, ProfileSpec, Rule};
+pub use reservation::IpReservationSpec;
+
+/// The namespace and orchestrator under which every endpoint of this plugin stands, as the Go plugin's did.
+pub const ORCHESTRATOR: &str = "libnetwork";
+
+/// Prefix of every label, annotation and driver option that belongs to this project.
+pub const PROJECT_PREFIX: &str = "org.projectcalico.";
