@@ -21,6 +21,8 @@
 //!
 //! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
 
+pub mod config;
+pub mod docker;
 pub mod model;
 pub mod protocol;
 pub mod store;

@@ -1,0 +1,115 @@
+//! Join and Leave: the endpoint's interface and what the kernel needs around it. Everything is in place before Join is
+//! answered, so that the container's first process finds its network there.
+
+use super::error::{DriverError, refused};
+use super::index::{LocalEndpoint, Sandbox};
+use super::record::NetworkRecord;
+use super::{Drivers, alias, plan};
+use crate::model::{EndpointId, IpVersion};
+use crate::net::EndpointLink;
+use crate::protocol::{EndpointRef, Join, JoinAnswer};
+
+impl Drivers {
+    pub(super) async fn join(&self, call: &Join) -> Result<JoinAnswer, DriverError> {
+        let id = EndpointId::new(&call.endpoint_id)?;
+        let _held = self.locks.hold(id.as_str()).await;
+        let endpoint =
+            self.endpoints.get(&id).ok_or_else(|| DriverError::UnknownEndpoint(id.short().to_owned()))?;
+        let network_id = endpoint.network.clone().ok_or_else(|| DriverError::UnknownEndpoint(id.short().to_owned()))?;
+        if network_id.as_str() != call.network_id {
+            return Err(refused(format!("endpoint {} is in network {}", id.short(), network_id.short())));
+        }
+        let network = self.network(&network_id).await?;
+        let sandbox = self
+            .endpoints
+            .join(&id, &call.sandbox_key)
+            .ok_or_else(|| refused("a container cannot have more than 254 networks of this driver"))?;
+        if let Err(error) = self.attach(&endpoint, &network, &sandbox).await {
+            // Engines up to 28 send no Leave after a failed Join.
+            self.endpoints.leave(&id);
+            if let Err(undo) = self.detach(&endpoint).await {
+                log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", id.short());
+            }
+            return Err(error);
+        }
+        Ok(plan::join_answer(&network, &id, &endpoint.ips, sandbox.hop))
+    }
+
+    /// Programs the kernel for an endpoint.
+    async fn attach(
+        &self,
+        endpoint: &LocalEndpoint,
+        network: &NetworkRecord,
+        sandbox: &Sandbox,
+    ) -> Result<(), DriverError> {
+        let mtu = match network.mtu.or(self.options.veth_mtu) {
+            Some(mtu) => mtu,
+            None => self.host.mtu().await?,
+        };
+        let has_v6 = endpoint.ips.iter().any(|ip| IpVersion::of(*ip) == IpVersion::V6);
+        let link = EndpointLink {
+            host: endpoint.iface.clone(),
+            temp: endpoint.id.temp_iface(),
+            alias: alias(&endpoint.id, sandbox),
+            mac: endpoint.mac,
+            mtu,
+            addresses: endpoint.ips.clone(),
+            gateway_v6: has_v6.then(|| plan::next_hop(IpVersion::V6, sandbox.hop)),
+        };
+        // Closed until it is programmed, and open when it is: the dispatch maps drop what they do not know.
+        self.host.ensure_endpoint(&link).await?;
+        self.firewall.add_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall)
+    }
+
+    pub(super) async fn leave(&self, call: &EndpointRef) -> Result<(), DriverError> {
+        let id = EndpointId::new(&call.endpoint_id)?;
+        let _held = self.locks.hold(id.as_str()).await;
+        let Some(endpoint) = self.endpoints.get(&id) else { return Ok(()) };
+        // Some engines do not revoke ports before they leave (29: moby forgets the gateway after a plugin restart).
+        self.release_ports(&id).await?;
+        self.detach(&endpoint).await?;
+        self.endpoints.leave(&id);
+        Ok(())
+    }
+
+    /// Takes an endpoint's ports, filter entries, routes and interface away; all of them, even if one fails.
+    pub(super) async fn detach(&self, endpoint: &LocalEndpoint) -> Result<(), DriverError> {
+        let ports = self.release_ports(&endpoint.id).await;
+        let closed = self.firewall.remove_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall);
+        let released = self.host.release_endpoint(&endpoint.iface, &endpoint.ips).await.map_err(DriverError::from);
+        ports.and(closed).and(released)
+    }
+
+    /// Removes the interface of an endpoint that is not known any more, if it carries the endpoint's mark.
+    pub(super) async fn remove_stray_link(&self, id: &EndpointId) -> Result<(), DriverError> {
+        let links = self.host.links().await?;
+        let ours = |alias: &str| super::parse_alias(alias).is_some_and(|(owner, _)| owner == *id);
+        if links.iter().any(|link| link.alias.as_deref().is_some_and(ours)) {
+            let iface = id.host_iface();
+            self.firewall.remove_endpoint(&iface).await.map_err(DriverError::Firewall)?;
+            self.host.release_endpoint(&iface, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Programs the kernel again for every endpoint that a former process joined and whose interface still exists.
+    pub(super) async fn restore_endpoints(&self) -> Result<(), DriverError> {
+        self.restore_ports().await?;
+        let links = self.host.links().await?;
+        for endpoint in self.endpoints.all() {
+            let exists = links.iter().any(|link| link.name == endpoint.iface.as_str());
+            let (true, Some(sandbox), Some(network)) = (exists, &endpoint.sandbox, &endpoint.network) else {
+                continue;
+            };
+            let restored = match self.network(network).await {
+                Ok(record) => self.attach(&endpoint, &record, sandbox).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = restored {
+                // One endpoint that cannot be restored must not keep the others down; its traffic is as it was.
+                log::error!("endpoint {} is not restored: {error}", endpoint.id.short());
+            }
+        }
+        Ok(())
+    }
+}
