@@ -21,6 +21,9 @@
 //!
 //! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
 
+pub mod logging;
 pub mod model;
 pub mod protocol;
+pub mod server;
 pub mod store;
+pub mod task;
