@@ -23,6 +23,9 @@
 
 pub mod config;
 pub mod docker;
+pub mod logging;
 pub mod model;
 pub mod protocol;
+pub mod server;
 pub mod store;
+pub mod task;

@@ -5,6 +5,7 @@
 
 mod ipam;
 mod network;
+mod request;
 
 pub use ipam::{
     AddressAnswer, AddressSpaces, IpamCapabilities, PoolAnswer, ReleaseAddress, ReleasePool, RequestAddress,
@@ -131,9 +132,19 @@ pub fn decode(path: &str, body: &[u8]) -> Result<Request, DecodeError> {
     })
 }
 
+/// Whether `path` names a method of the protocol, whatever its arguments.
+#[must_use]
+pub fn is_method(path: &str) -> bool {
+    !matches!(decode(path, b""), Err(DecodeError::UnknownMethod(_)))
+}
+
 fn arguments<T: DeserializeOwned>(method: &'static str, body: &[u8]) -> Result<T, DecodeError> {
     if body.trim_ascii().is_empty() {
         return Err(DecodeError::EmptyBody(method));
+    }
+    // serde would take an array for a struct, field by field, and an empty one for a call without arguments.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(DecodeError::BadBody { method, why: "a JSON object is expected".to_owned() });
     }
     serde_json::from_slice(body).map_err(|error| DecodeError::BadBody { method, why: error.to_string() })
 }
