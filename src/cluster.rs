@@ -2,7 +2,6 @@
 //! host's Node, the default pools. calico/node does the same at its start (`node/pkg/lifecycle/startup/startup.go`).
 
 use crate::config::DefaultPool;
-use crate::ipam::random_id;
 use crate::model::{
     Cidr, ClusterInformationSpec, EncapMode, IpPoolSpec, IpVersion, NodeName, NodeSpec, ObjectMeta, Resource, TierSpec,
     key,
@@ -43,7 +42,7 @@ where
 /// Makes the cluster's singletons and this host's Node exist.
 pub async fn ensure_initialized(store: &dyn Store, node: &NodeName) -> Result<(), StoreError> {
     let information = ClusterInformationSpec {
-        cluster_guid: Some(random_id()),
+        cluster_guid: Some(uuid::Uuid::new_v4().simple().to_string()),
         cluster_type: Some("libnetwork".to_owned()),
         datastore_ready: Some(true),
         ..ClusterInformationSpec::default()

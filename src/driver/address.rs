@@ -4,7 +4,7 @@ use super::Drivers;
 use super::error::{DriverError, refused};
 use super::pool::containing;
 use super::pool_id::PoolId;
-use crate::ipam::{AutoAssign, Expect, IpamError, Owner, random_id};
+use crate::ipam::{AutoAssign, Expect, IpamError, Owner};
 use crate::model::{Cidr, HandleId, NodeName};
 use crate::protocol::{AddressAnswer, Options, ReleaseAddress, RequestAddress};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub(super) fn handle_prefix(node: &NodeName) -> String {
 impl Drivers {
     /// A new owner for one address.
     pub(super) fn new_owner(&self, container: Option<&str>) -> Result<Owner, DriverError> {
-        let handle = HandleId::new(&format!("{}{}", handle_prefix(&self.options.node), random_id()))?;
+        let handle = HandleId::new(&format!("{}{}", handle_prefix(&self.options.node), uuid::Uuid::new_v4().simple()))?;
         let attributes = container.map(|name| (CONTAINER_ATTRIBUTE.to_owned(), name.to_owned()));
         Ok(Owner { handle, attributes: BTreeMap::from_iter(attributes) })
     }
@@ -63,7 +63,7 @@ impl Drivers {
         if let Some(owner) = self.endpoints.owner_of(ip) {
             return Err(refused(format!("{ip} is already in use by endpoint {} on this node", owner.short())));
         }
-        match self.ipam.assign(ip, &self.new_owner(container)?).await {
+        match self.ipam.assign(ip, None, &self.new_owner(container)?).await {
             Ok(()) => Ok(ip),
             Err(error @ IpamError::AlreadyAssigned { .. }) => match self.is_unclaimed(ip).await? {
                 true => Ok(ip),
@@ -108,7 +108,7 @@ impl Drivers {
         let expect = Expect { node: Some(self.options.node.clone()), ..Expect::default() };
         match self.ipam.release(ip, &expect).await {
             Ok(_) => Ok(()),
-            Err(error @ IpamError::NotOurs { .. }) => {
+            Err(error @ IpamError::NotOwner { .. }) => {
                 log::warn!("{ip} is not released: {error}");
                 Ok(())
             }

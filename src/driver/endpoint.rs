@@ -49,7 +49,7 @@ impl Drivers {
                 allocation.node().unwrap_or("(unknown)")
             ))),
             // It was handed out so long ago that the collector took it back.
-            None => match self.ipam.assign(ip, &self.new_owner(None)?).await {
+            None => match self.ipam.assign(ip, None, &self.new_owner(None)?).await {
                 Err(error @ IpamError::AlreadyAssigned { .. }) => Err(error.into()),
                 done => Ok(done?),
             },
@@ -93,11 +93,9 @@ impl Drivers {
             return self.remove_stray_link(id).await;
         };
         self.detach(&endpoint).await?;
-        for ip in &endpoint.ips {
-            // Flows of the old owner must not reach the next one, which may get the address right after this.
-            if let Err(error) = self.host.flush_conntrack(*ip).await {
-                log::warn!("connections of {ip} are not flushed: {error}");
-            }
+        // Flows of the old owner must not reach the next one, which may get the address right after this.
+        if let Err(error) = self.host.flush_conntrack(&endpoint.ips).await {
+            log::warn!("connections of {:?} are not flushed: {error}", endpoint.ips);
         }
         let name = endpoint_name(&self.options.node, id);
         self.store.commit(Txn::new().remove(key::namespaced::<WorkloadEndpointSpec>(ORCHESTRATOR, &name))).await?;

@@ -39,6 +39,7 @@ use crate::protocol::{
     Request, Response,
 };
 use crate::store::{SharedStore, typed};
+use error::refused;
 use index::{EndpointIndex, Sandbox};
 use locks::Locks;
 use std::sync::Arc;
@@ -156,22 +157,10 @@ impl Drivers {
 
     /// One call of Docker.
     pub async fn handle(&self, request: Request) -> Result<Response, DriverError> {
+        if let Some(answer) = answer_at_once(&self.options, &request) {
+            return Ok(answer);
+        }
         match request {
-            Request::Activate => Ok(Response::Activate { implements: ["NetworkDriver", "IpamDriver"] }),
-            Request::NetworkCapabilities => Ok(Response::NetworkCapabilities(self.capabilities())),
-            Request::IpamCapabilities => Ok(Response::IpamCapabilities(IpamCapabilities::default())),
-            Request::AddressSpaces => Ok(Response::AddressSpaces(address_spaces())),
-            // The next hop 169.254.1.1 is nobody's address, so none is reserved for a gateway.
-            Request::GwAllocCheck(_) => {
-                Ok(Response::GwAllocCheck(GwAllocCheckAnswer { skip_ipv4: true, skip_ipv6: true }))
-            }
-            // Only what is answered reaches the workers, so the options are echoed.
-            Request::AllocateNetwork(call) => {
-                Ok(Response::AllocateNetwork(AllocateNetworkAnswer { options: call.options }))
-            }
-            Request::FreeNetwork(_) | Request::DiscoverNew(_) | Request::DiscoverDelete(_) => Ok(Response::Empty {}),
-            // An error here stops the container on engines up to 28.1, and nobody reads the answer.
-            Request::EndpointOperInfo(_) => Ok(Response::OperInfo(OperInfoAnswer::default())),
             Request::RequestPool(call) => self.request_pool(&call).await.map(Response::Pool),
             Request::ReleasePool(call) => self.release_pool(&call).await.map(empty),
             Request::RequestAddress(call) => self.request_address(&call).await.map(Response::Address),
@@ -184,14 +173,7 @@ impl Drivers {
             Request::Leave(call) => self.leave(&call).await.map(empty),
             Request::ProgramExternalConnectivity(call) => self.program_ports(&call).await.map(empty),
             Request::RevokeExternalConnectivity(call) => self.revoke_ports(&call).await.map(empty),
-        }
-    }
-
-    fn capabilities(&self) -> NetworkCapabilities {
-        NetworkCapabilities {
-            scope: self.options.scope,
-            connectivity_scope: self.options.connectivity_scope,
-            gw_alloc_checker: true,
+            stateless => Err(refused(format!("{stateless:?} has no answer"))),
         }
     }
 
@@ -203,15 +185,37 @@ impl Drivers {
     }
 }
 
-fn empty((): ()) -> Response {
-    Response::Empty {}
+/// The answer to a call that needs neither datastore nor kernel; `None` for every other. dockerd makes such calls while
+/// it starts a plugin, so they never wait for anything.
+#[must_use]
+pub fn answer_at_once(options: &Options, request: &Request) -> Option<Response> {
+    Some(match request {
+        Request::Activate => Response::Activate { implements: ["NetworkDriver", "IpamDriver"] },
+        Request::NetworkCapabilities => Response::NetworkCapabilities(NetworkCapabilities {
+            scope: options.scope,
+            connectivity_scope: options.connectivity_scope,
+            gw_alloc_checker: true,
+        }),
+        Request::IpamCapabilities => Response::IpamCapabilities(IpamCapabilities::default()),
+        Request::AddressSpaces => Response::AddressSpaces(AddressSpaces {
+            local_default_address_space: ADDRESS_SPACE.to_owned(),
+            global_default_address_space: ADDRESS_SPACE.to_owned(),
+        }),
+        // The next hop 169.254.1.1 is nobody's address, so none is reserved for a gateway.
+        Request::GwAllocCheck(_) => Response::GwAllocCheck(GwAllocCheckAnswer { skip_ipv4: true, skip_ipv6: true }),
+        // Only what is answered reaches the workers, so the options are echoed.
+        Request::AllocateNetwork(call) => {
+            Response::AllocateNetwork(AllocateNetworkAnswer { options: call.options.clone() })
+        }
+        Request::FreeNetwork(_) | Request::DiscoverNew(_) | Request::DiscoverDelete(_) => Response::Empty {},
+        // An error here stops the container on engines up to 28.1, and nobody reads the answer.
+        Request::EndpointOperInfo(_) => Response::OperInfo(OperInfoAnswer::default()),
+        _ => return None,
+    })
 }
 
-fn address_spaces() -> AddressSpaces {
-    AddressSpaces {
-        local_default_address_space: ADDRESS_SPACE.to_owned(),
-        global_default_address_space: ADDRESS_SPACE.to_owned(),
-    }
+fn empty((): ()) -> Response {
+    Response::Empty {}
 }
 
 /// Whether a pool with this address space came from this plugin's IPAM.

@@ -89,8 +89,13 @@ pub(super) fn profile(name: &str, metadata: ObjectMeta) -> Resource<ProfileSpec>
 pub(super) fn next_hop(version: IpVersion, hop: u8) -> IpAddr {
     match version {
         IpVersion::V4 => IpAddr::V4(Ipv4Addr::new(169, 254, 1, hop)),
-        IpVersion::V6 => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::from(hop))),
+        IpVersion::V6 => IpAddr::V6(next_hop_v6(hop)),
     }
+}
+
+/// The IPv6 next hop, which is an address of the host side of the veth.
+pub(super) fn next_hop_v6(hop: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::from(hop))
 }
 
 /// The answer to Join. An internal network gets no gateway (the engine would program it), so its own prefixes are

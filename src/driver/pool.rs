@@ -3,9 +3,10 @@
 use super::error::{DriverError, refused};
 use super::pool_id::PoolId;
 use super::{Drivers, new_metadata};
+use crate::net::{HostRoute, ROUTE_PROTOCOL};
 use crate::model::{Cidr, IpPoolSpec, IpVersion, Resource, key};
 use crate::protocol::{Options, PoolAnswer, ReleasePool, RequestPool};
-use crate::store::{StoreError, Txn, typed};
+use crate::store::{Revision, StoreError, Txn, retry, typed};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
@@ -121,11 +122,13 @@ impl Drivers {
     /// A pool over a prefix that the host routes elsewhere would cut the host off from it.
     async fn check_host_routes(&self, subnet: Cidr) -> Result<(), DriverError> {
         let routes = self.host.host_routes().await?;
-        match routes.iter().find(|route| route.dst.prefix_len() > 0 && route.dst.overlaps(&subnet)) {
+        let foreign = |route: &&HostRoute| route.protocol != ROUTE_PROTOCOL && route.destination.prefix_len() > 0;
+        match routes.iter().filter(foreign).find(|route| route.destination.overlaps(&subnet)) {
             None => Ok(()),
             Some(route) => Err(refused(format!(
                 "{subnet} overlaps {}, which this host reaches through {}; choose another subnet",
-                route.dst, route.dev
+                route.destination,
+                route.device.as_deref().unwrap_or("another route")
             ))),
         }
     }
@@ -159,13 +162,32 @@ impl Drivers {
         Ok(named || self.pending_pools.uses(pool) || self.ipam.usage(pool, pool).await?.used > 0)
     }
 
-    /// Gives a pool's blocks back and deletes it.
+    /// Closes a pool, gives its blocks back and deletes it, in Calico's own order
+    /// (`libcalico-go/lib/clientv3/ippool.go`). If somebody got an address from it meanwhile it is opened again.
     pub(super) async fn delete_pool(&self, pool: &Resource<IpPoolSpec>) -> Result<(), DriverError> {
-        self.ipam.release_pool(&pool.spec.cidr).await?;
         let key = key::resource::<IpPoolSpec>(pool.name());
-        self.store.commit(Txn::new().remove(key)).await?;
+        let revision = self.set_disabled(&key, true).await?;
+        let Some(revision) = revision else { return Ok(()) };
+        if !self.ipam.release_pool(&pool.spec.cidr).await?.is_empty() {
+            self.set_disabled(&key, false).await?;
+            return Ok(());
+        }
+        self.store.commit(Txn::new().delete(key, revision)).await?;
         log::info!("deleted pool {} ({})", pool.name(), pool.spec.cidr);
         self.refresh_pools().await
+    }
+
+    /// Opens or closes a pool for allocation; `None` if it does not exist.
+    async fn set_disabled(&self, key: &str, disabled: bool) -> Result<Option<Revision>, DriverError> {
+        retry::on_conflict(|| async {
+            let Some(mut stored) = typed::get::<Resource<IpPoolSpec>>(&*self.store, key).await? else {
+                return Ok(None);
+            };
+            stored.value.spec.disabled = disabled;
+            let value = typed::encode(key, &stored.value)?;
+            Ok(Some(self.store.commit(Txn::new().update(key, stored.revision, value)).await?))
+        })
+        .await
     }
 
     /// Takes a network's pools off the list of pending ones.

@@ -5,9 +5,10 @@ use super::error::{DriverError, refused};
 use super::index::{LocalEndpoint, Sandbox};
 use super::record::NetworkRecord;
 use super::{Drivers, alias, plan};
-use crate::model::{EndpointId, IpVersion};
-use crate::net::EndpointLink;
+use crate::model::EndpointId;
+use crate::net::{self, EndpointLink, host_mtu};
 use crate::protocol::{EndpointRef, Join, JoinAnswer};
+use std::net::IpAddr;
 
 impl Drivers {
     pub(super) async fn join(&self, call: &Join) -> Result<JoinAnswer, DriverError> {
@@ -27,7 +28,8 @@ impl Drivers {
         if let Err(error) = self.attach(&endpoint, &network, &sandbox).await {
             // Engines up to 28 send no Leave after a failed Join.
             self.endpoints.leave(&id);
-            if let Err(undo) = self.detach(&endpoint).await {
+            let joined = LocalEndpoint { sandbox: Some(sandbox), ..endpoint };
+            if let Err(undo) = self.detach(&joined).await {
                 log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", id.short());
             }
             return Err(error);
@@ -44,9 +46,9 @@ impl Drivers {
     ) -> Result<(), DriverError> {
         let mtu = match network.mtu.or(self.options.veth_mtu) {
             Some(mtu) => mtu,
-            None => self.host.mtu().await?,
+            None => host_mtu(&self.host.links().await?),
         };
-        let has_v6 = endpoint.ips.iter().any(|ip| IpVersion::of(*ip) == IpVersion::V6);
+        let has_v6 = endpoint.ips.iter().any(IpAddr::is_ipv6);
         let link = EndpointLink {
             host: endpoint.iface.clone(),
             temp: endpoint.id.temp_iface(),
@@ -54,7 +56,7 @@ impl Drivers {
             mac: endpoint.mac,
             mtu,
             addresses: endpoint.ips.clone(),
-            gateway_v6: has_v6.then(|| plan::next_hop(IpVersion::V6, sandbox.hop)),
+            gateway_v6: has_v6.then(|| plan::next_hop_v6(sandbox.hop)),
         };
         // Closed until it is programmed, and open when it is: the dispatch maps drop what they do not know.
         self.host.ensure_endpoint(&link).await?;
@@ -76,18 +78,25 @@ impl Drivers {
     pub(super) async fn detach(&self, endpoint: &LocalEndpoint) -> Result<(), DriverError> {
         let ports = self.release_ports(&endpoint.id).await;
         let closed = self.firewall.remove_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall);
-        let released = self.host.release_endpoint(&endpoint.iface, &endpoint.ips).await.map_err(DriverError::from);
+        let released = match &endpoint.sandbox {
+            Some(sandbox) => self.release_link(&endpoint.id, alias(&endpoint.id, sandbox), &endpoint.ips).await,
+            None => Ok(()),
+        };
         ports.and(closed).and(released)
+    }
+
+    async fn release_link(&self, id: &EndpointId, alias: String, ips: &[IpAddr]) -> Result<(), DriverError> {
+        let link = net::EndpointRef { host: id.host_iface(), temp: id.temp_iface(), alias, addresses: ips.to_vec() };
+        Ok(self.host.release_endpoint(&link).await?)
     }
 
     /// Removes the interface of an endpoint that is not known any more, if it carries the endpoint's mark.
     pub(super) async fn remove_stray_link(&self, id: &EndpointId) -> Result<(), DriverError> {
+        let ours = |alias: &String| super::parse_alias(alias).is_some_and(|(owner, _)| owner == *id);
         let links = self.host.links().await?;
-        let ours = |alias: &str| super::parse_alias(alias).is_some_and(|(owner, _)| owner == *id);
-        if links.iter().any(|link| link.alias.as_deref().is_some_and(ours)) {
-            let iface = id.host_iface();
-            self.firewall.remove_endpoint(&iface).await.map_err(DriverError::Firewall)?;
-            self.host.release_endpoint(&iface, &[]).await?;
+        if let Some(alias) = links.into_iter().filter_map(|link| link.alias).find(ours) {
+            self.firewall.remove_endpoint(&id.host_iface()).await.map_err(DriverError::Firewall)?;
+            self.release_link(id, alias, &[]).await?;
         }
         Ok(())
     }
