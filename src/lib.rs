@@ -22,6 +22,7 @@
 //!
 //! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
 
+pub mod ipam;
 pub mod model;
 pub mod protocol;
 pub mod selector;
