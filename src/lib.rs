@@ -25,9 +25,13 @@
 
 pub mod config;
 pub mod docker;
+pub mod driver;
+pub mod gc;
+pub mod cluster;
 pub mod ipam;
 pub mod logging;
 pub mod model;
+pub mod net;
 pub mod protocol;
 pub mod selector;
 pub mod server;

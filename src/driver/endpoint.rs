@@ -7,7 +7,7 @@ use super::record::{IpamKind, NetworkRecord};
 use super::{Drivers, new_metadata, options, plan};
 use crate::ipam::IpamError;
 use crate::model::{
-    Cidr, EndpointId, IpVersion, MacAddress, NetworkId, ORCHESTRATOR, Resource, WorkloadEndpointSpec, endpoint_name, key,
+    Cidr, EndpointId, IpVersion, MacAddress, NetworkId, ORCHESTRATOR, WorkloadEndpointSpec, endpoint_name, key,
 };
 use crate::protocol::{CreateEndpoint, CreateEndpointAnswer, EndpointInterface, EndpointRef};
 use crate::store::{StoreError, Txn, typed};

@@ -129,7 +129,8 @@ impl Drivers {
         };
         drivers.load_endpoints().await?;
         drivers.refresh_pools().await?;
-        drivers.restore_endpoints().await?;
+        drivers.restore_ports().await?;
+        drivers.repair_all().await;
         Ok(drivers)
     }
 

@@ -8,7 +8,6 @@ use crate::model::{Cidr, IpPoolSpec, IpVersion, Resource, key};
 use crate::protocol::{Options, PoolAnswer, ReleasePool, RequestPool};
 use crate::store::{Revision, StoreError, Txn, retry, typed};
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 /// Annotation of a pool that `--subnet` made: it goes when its last network goes.
@@ -80,7 +79,7 @@ impl Drivers {
     }
 
     /// Makes sure that `subnet` lies in a pool that may be used, creating one where the settings allow it.
-    async fn ensure_pool(&self, subnet: Cidr) -> Result<(), DriverError> {
+    pub(super) async fn ensure_pool(&self, subnet: Cidr) -> Result<(), DriverError> {
         let pools = self.ipam.pools().await?;
         if let Some(pool) = containing(&pools, subnet) {
             return match pool.is_enabled() {
@@ -240,13 +239,11 @@ fn check_usable(subnet: Cidr) -> Result<(), DriverError> {
 
 /// A resource name from a prefix: `docker-10-1-0-0-24`, `docker-fd80-24e2-f998-72d6-0-0-0-0-64`.
 fn pool_name(cidr: Cidr) -> String {
-    let mut name = String::from("docker");
-    match cidr.base() {
-        std::net::IpAddr::V4(v4) => v4.octets().iter().for_each(|part| drop(write!(name, "-{part}"))),
-        std::net::IpAddr::V6(v6) => v6.segments().iter().for_each(|part| drop(write!(name, "-{part:x}"))),
-    }
-    let _ = write!(name, "-{}", cidr.prefix_len());
-    name
+    let parts: Vec<String> = match cidr.base() {
+        std::net::IpAddr::V4(v4) => v4.octets().iter().map(u8::to_string).collect(),
+        std::net::IpAddr::V6(v6) => v6.segments().iter().map(|part| format!("{part:x}")).collect(),
+    };
+    format!("docker-{}-{}", parts.join("-"), cidr.prefix_len())
 }
 
 /// The pools that there are, for a sentence.

@@ -2,7 +2,7 @@
 
 use super::error::DriverError;
 use super::plan;
-use crate::model::{ProfileSpec, WorkloadEndpointSpec, key};
+use crate::model::{ProfileSpec, Resource, WorkloadEndpointSpec, key};
 use crate::store::{Store, StoreError, Txn, typed};
 
 /// Makes sure that a profile exists. One that exists is left as it is: the operator may have changed its rules.
@@ -22,11 +22,9 @@ pub(super) async fn ensure(store: &dyn Store, name: &str) -> Result<(), DriverEr
 
 /// Deletes a profile that no endpoint uses any more.
 pub(super) async fn remove_unused(store: &dyn Store, name: &str) -> Result<(), DriverError> {
-    let endpoints = typed::list::<crate::model::Resource<WorkloadEndpointSpec>>(
-        store,
-        &key::resources::<WorkloadEndpointSpec>(),
-    );
-    let used = endpoints.await?.iter().any(|endpoint| endpoint.value.spec.profiles.iter().any(|p| p == name));
+    let prefix = key::resources::<WorkloadEndpointSpec>();
+    let endpoints = typed::list::<Resource<WorkloadEndpointSpec>>(store, &prefix).await?;
+    let used = endpoints.iter().any(|endpoint| endpoint.value.spec.profiles.iter().any(|p| p == name));
     let key = key::resource::<ProfileSpec>(name);
     let Some(stored) = store.get(&key).await?.filter(|_| !used) else { return Ok(()) };
     match store.commit(Txn::new().delete(&key, stored.revision)).await {

@@ -5,7 +5,7 @@ use super::error::{DriverError, refused};
 use super::index::{LocalEndpoint, Sandbox};
 use super::record::NetworkRecord;
 use super::{Drivers, alias, plan};
-use crate::model::EndpointId;
+use crate::model::{EndpointId, IfaceName};
 use crate::net::{self, EndpointLink, host_mtu};
 use crate::protocol::{EndpointRef, Join, JoinAnswer};
 use std::net::IpAddr;
@@ -101,24 +101,35 @@ impl Drivers {
         Ok(())
     }
 
-    /// Programs the kernel again for every endpoint that a former process joined and whose interface still exists.
-    pub(super) async fn restore_endpoints(&self) -> Result<(), DriverError> {
-        self.restore_ports().await?;
-        let links = self.host.links().await?;
+    /// Programs the kernel again for every endpoint that is joined and whose interface still exists, after a start of
+    /// the plugin or a gap in what the kernel tells. One that cannot be restored must not keep the others down.
+    pub async fn repair_all(&self) {
+        let links = match self.host.links().await {
+            Ok(links) => links,
+            Err(error) => return log::error!("no endpoint is looked after: {error}"),
+        };
         for endpoint in self.endpoints.all() {
-            let exists = links.iter().any(|link| link.name == endpoint.iface.as_str());
-            let (true, Some(sandbox), Some(network)) = (exists, &endpoint.sandbox, &endpoint.network) else {
-                continue;
-            };
-            let restored = match self.network(network).await {
-                Ok(record) => self.attach(&endpoint, &record, sandbox).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = restored {
-                // One endpoint that cannot be restored must not keep the others down; its traffic is as it was.
-                log::error!("endpoint {} is not restored: {error}", endpoint.id.short());
+            if links.iter().any(|link| link.name == endpoint.iface.as_str()) {
+                self.repair(&endpoint.iface).await;
             }
         }
-        Ok(())
+    }
+
+    /// Programs the kernel again for the endpoint behind an interface; other interfaces are none of ours.
+    pub async fn repair(&self, iface: &IfaceName) {
+        let found = self.endpoints.all().into_iter().find(|endpoint| endpoint.iface == *iface);
+        let Some(id) = found.map(|endpoint| endpoint.id) else { return };
+        let _held = self.locks.hold(id.as_str()).await;
+        // Docker may have taken it away while the lock was waited for.
+        let Some(endpoint) = self.endpoints.get(&id) else { return };
+        let (Some(sandbox), Some(network)) = (&endpoint.sandbox, &endpoint.network) else { return };
+        let repaired = match self.network(network).await {
+            Ok(record) => self.attach(&endpoint, &record, sandbox).await,
+            Err(error) => Err(error),
+        };
+        match repaired {
+            Ok(()) => log::debug!("endpoint {} is programmed again", id.short()),
+            Err(error) => log::error!("endpoint {} is not programmed again: {error}", id.short()),
+        }
     }
 }
