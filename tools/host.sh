@@ -48,8 +48,10 @@ init() {
     cat >/dev/null
 }
 
-# Addresses from the ranges kept for documentation: no such packet ever belongs anywhere else.
+# Addresses from the ranges kept for documentation: no such packet ever belongs anywhere else. Without duplicate address
+# detection the host is from the first moment as it stays.
 wire() {
+    $1 sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad'
     $1 ip link set lo up
     $1 ip address add "198.51.100.$2/24" dev eth0
     $1 ip address add "2001:db8:ffff::$2/64" dev eth0 nodad
