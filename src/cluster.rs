@@ -3,8 +3,8 @@
 
 use crate::config::DefaultPool;
 use crate::model::{
-    Cidr, ClusterInformationSpec, EncapMode, IpPoolSpec, IpVersion, NodeName, NodeSpec, ObjectMeta, Resource, TierSpec,
-    key,
+    Cidr, ClusterInformationSpec, EncapMode, IpPoolSpec, IpVersion, NodeName, NodeSpec, ObjectMeta, Resource,
+    TierSpec, key,
 };
 use crate::store::{Store, StoreError, Txn, typed};
 use serde::Serialize;
@@ -116,10 +116,16 @@ fn obstacle(version: IpVersion, wanted: &DefaultPool, taken: &[Cidr]) -> String 
         IpVersion::V4 => "CALICO_IPV4POOL_CIDR",
         IpVersion::V6 => "CALICO_IPV6POOL_CIDR",
     };
-    let clash = wanted.cidr.and_then(|cidr| taken.iter().find(|other| other.overlaps(&cidr)).map(|other| (cidr, other)));
+    let clash = wanted
+        .cidr
+        .and_then(|cidr| taken.iter().find(|other| other.overlaps(&cidr)).map(|other| (cidr, other)));
     match clash {
-        Some((cidr, other)) => format!("no default {version} pool: {setting}={cidr} overlaps {other}, which this host routes or another pool holds"),
-        None => format!("no default {version} pool: every candidate overlaps a route of this host; set {setting}"),
+        Some((cidr, other)) => format!(
+            "no default {version} pool: {setting}={cidr} overlaps {other}, which this host routes or another pool holds"
+        ),
+        None => {
+            format!("no default {version} pool: every candidate overlaps a route of this host; set {setting}")
+        }
     }
 }
 

@@ -23,11 +23,14 @@
 //!
 //! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
 
+pub mod app;
+pub mod cli;
+pub mod cluster;
 pub mod config;
+pub mod dataplane;
 pub mod docker;
 pub mod driver;
 pub mod gc;
-pub mod cluster;
 pub mod ipam;
 pub mod logging;
 pub mod model;

@@ -103,7 +103,7 @@ pub(crate) async fn open_store(config: &Config) -> Result<SharedStore, StoreErro
 }
 
 async fn open_host(config: &Config) -> Result<Arc<dyn Host>, crate::net::NetError> {
-    let host: Arc<dyn Host> = Arc::new(KernelHost::open(&config.places.sysnet)?);
+    let host: Arc<dyn Host> = Arc::new(KernelHost::open(config.places.sysnet.clone()).await?);
     host.check().await?;
     Ok(host)
 }

@@ -24,7 +24,11 @@ pub(super) fn handle_prefix(node: &NodeName) -> String {
 impl Drivers {
     /// A new owner for one address.
     pub(super) fn new_owner(&self, container: Option<&str>) -> Result<Owner, DriverError> {
-        let handle = HandleId::new(&format!("{}{}", handle_prefix(&self.options.node), uuid::Uuid::new_v4().simple()))?;
+        let handle = HandleId::new(&format!(
+            "{}{}",
+            handle_prefix(&self.options.node),
+            uuid::Uuid::new_v4().simple()
+        ))?;
         let attributes = container.map(|name| (CONTAINER_ATTRIBUTE.to_owned(), name.to_owned()));
         Ok(Owner { handle, attributes: BTreeMap::from_iter(attributes) })
     }
@@ -48,8 +52,9 @@ impl Drivers {
             PoolId::Any(_) => (None, None),
             PoolId::Subnet { subnet, range } => {
                 let pools = self.ipam.pools().await?;
-                let pool = containing(&pools, subnet)
-                    .ok_or_else(|| refused(format!("no pool contains {subnet} any more: create it again, or the network")))?;
+                let pool = containing(&pools, subnet).ok_or_else(|| {
+                    refused(format!("no pool contains {subnet} any more: create it again, or the network"))
+                })?;
                 (Some(pool.spec.cidr), Some(range.unwrap_or(subnet)))
             }
         };
@@ -61,7 +66,10 @@ impl Drivers {
     /// answer was lost, or a replay after a restart.
     async fn assign(&self, ip: IpAddr, container: Option<&str>) -> Result<IpAddr, DriverError> {
         if let Some(owner) = self.endpoints.owner_of(ip) {
-            return Err(refused(format!("{ip} is already in use by endpoint {} on this node", owner.short())));
+            return Err(refused(format!(
+                "{ip} is already in use by endpoint {} on this node",
+                owner.short()
+            )));
         }
         match self.ipam.assign(ip, None, &self.new_owner(container)?).await {
             Ok(()) => Ok(ip),
@@ -84,7 +92,9 @@ impl Drivers {
 
     pub(super) async fn release_address(&self, call: &ReleaseAddress) -> Result<(), DriverError> {
         // Engines release whatever they have noted, also gateways that nobody assigned.
-        let (Ok(_), Ok(ip)) = (PoolId::parse(&call.pool_id), call.address.parse::<IpAddr>()) else { return Ok(()) };
+        let (Ok(_), Ok(ip)) = (PoolId::parse(&call.pool_id), call.address.parse::<IpAddr>()) else {
+            return Ok(());
+        };
         if let Some(owner) = self.endpoints.owner_of(ip) {
             log::warn!("{ip} is not released: endpoint {} still has it", owner.short());
             return Ok(());
@@ -144,7 +154,10 @@ mod tests {
     #[test]
     fn an_address_outside_its_network_names_both() {
         let id = PoolId::parse("10.1.0.0/24").unwrap();
-        assert_eq!(parse_wanted("10.9.0.5", id).unwrap_err().to_string(), "10.9.0.5 is not inside 10.1.0.0/24");
+        assert_eq!(
+            parse_wanted("10.9.0.5", id).unwrap_err().to_string(),
+            "10.9.0.5 is not inside 10.1.0.0/24"
+        );
         assert_eq!(parse_wanted("", id).unwrap(), None);
         assert!(parse_wanted("fd00::1", PoolId::parse("CalicoPoolIPv4").unwrap()).is_err());
     }

@@ -1,12 +1,12 @@
 //! What the collector may ask: what there is, and to take away what nobody owns. The collector decides, the driver does,
 //! with the same locks and in the same order as Docker's own calls.
 
+use super::Drivers;
 use super::address::handle_prefix;
 use super::error::DriverError;
 use super::index::LocalEndpoint;
 use super::pool::CREATED_BY_ANNOTATION;
 use super::record::IpamKind;
-use super::Drivers;
 use crate::model::{EndpointId, NetworkId};
 use std::collections::BTreeSet;
 use std::net::IpAddr;

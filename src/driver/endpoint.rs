@@ -7,7 +7,8 @@ use super::record::{IpamKind, NetworkRecord};
 use super::{Drivers, new_metadata, options, plan};
 use crate::ipam::IpamError;
 use crate::model::{
-    Cidr, EndpointId, IpVersion, MacAddress, NetworkId, ORCHESTRATOR, WorkloadEndpointSpec, endpoint_name, key,
+    Cidr, EndpointId, IpVersion, MacAddress, NetworkId, ORCHESTRATOR, WorkloadEndpointSpec, endpoint_name,
+    key,
 };
 use crate::protocol::{CreateEndpoint, CreateEndpointAnswer, EndpointInterface, EndpointRef};
 use crate::store::{StoreError, Txn, typed};
@@ -15,7 +16,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 impl Drivers {
-    pub(super) async fn create_endpoint(&self, call: &CreateEndpoint) -> Result<CreateEndpointAnswer, DriverError> {
+    pub(super) async fn create_endpoint(
+        &self,
+        call: &CreateEndpoint,
+    ) -> Result<CreateEndpointAnswer, DriverError> {
         let network = NetworkId::new(&call.network_id)?;
         let id = EndpointId::new(&call.endpoint_id)?;
         let _held = self.locks.hold(id.as_str()).await;
@@ -35,7 +39,10 @@ impl Drivers {
     /// Makes sure that an address is this endpoint's to take.
     async fn claim(&self, ip: IpAddr, network: &NetworkRecord) -> Result<(), DriverError> {
         if let Some(owner) = self.endpoints.owner_of(ip) {
-            return Err(refused(format!("{ip} is already in use by endpoint {} on this node", owner.short())));
+            return Err(refused(format!(
+                "{ip} is already in use by endpoint {} on this node",
+                owner.short()
+            )));
         }
         self.check_in_network(network, ip).await?;
         if network.ipam == IpamKind::Docker {
@@ -98,7 +105,9 @@ impl Drivers {
             log::warn!("connections of {:?} are not flushed: {error}", endpoint.ips);
         }
         let name = endpoint_name(&self.options.node, id);
-        self.store.commit(Txn::new().remove(key::namespaced::<WorkloadEndpointSpec>(ORCHESTRATOR, &name))).await?;
+        self.store
+            .commit(Txn::new().remove(key::namespaced::<WorkloadEndpointSpec>(ORCHESTRATOR, &name)))
+            .await?;
         self.endpoints.remove(id);
         Ok(())
     }
@@ -142,10 +151,11 @@ fn repeated(
     network: &NetworkRecord,
     call: &CreateEndpoint,
 ) -> Result<CreateEndpointAnswer, DriverError> {
-    let same = existing.network.as_ref() == Some(&network.id) && existing.ips == plan.ips && existing.mac == plan.mac;
+    let same = existing.network.as_ref() == Some(&network.id)
+        && existing.ips == plan.ips
+        && existing.mac == plan.mac;
     match same {
         true => Ok(answer(plan, call)),
         false => Err(refused(format!("endpoint {} exists with other addresses", plan.id.short()))),
     }
 }
-

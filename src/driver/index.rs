@@ -112,7 +112,9 @@ impl EndpointIndex {
     /// that is there already keeps its own.
     pub(super) fn join(&self, id: &EndpointId, key: &str) -> Option<Sandbox> {
         let mut inner = self.lock();
-        let here = |endpoint: &LocalEndpoint| endpoint.sandbox.as_ref().filter(|sandbox| sandbox.key == key).cloned();
+        let here = |endpoint: &LocalEndpoint| {
+            endpoint.sandbox.as_ref().filter(|sandbox| sandbox.key == key).cloned()
+        };
         if let Some(sandbox) = inner.endpoints.get(id).and_then(here) {
             return Some(sandbox);
         }

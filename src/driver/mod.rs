@@ -35,8 +35,8 @@ use crate::ipam::Ipam;
 use crate::model::{IpPoolSpec, MacAddress, NodeName, ObjectMeta, Resource, WorkloadEndpointSpec, key};
 use crate::net::Host;
 use crate::protocol::{
-    AddressSpaces, AllocateNetworkAnswer, GwAllocCheckAnswer, IpamCapabilities, NetworkCapabilities, OperInfoAnswer,
-    Request, Response,
+    AddressSpaces, AllocateNetworkAnswer, GwAllocCheckAnswer, IpamCapabilities, NetworkCapabilities,
+    OperInfoAnswer, Request, Response,
 };
 use crate::store::{SharedStore, typed};
 use error::refused;
@@ -141,7 +141,8 @@ impl Drivers {
         );
         let stored = typed::list::<Resource<WorkloadEndpointSpec>>(&*self.store, &prefix).await?;
         for resource in &stored {
-            let Some((id, network, ips, iface)) = plan::read_endpoint(&self.options.node, &resource.value) else {
+            let Some((id, network, ips, iface)) = plan::read_endpoint(&self.options.node, &resource.value)
+            else {
                 continue;
             };
             let mac = resource.value.spec.mac.parse().unwrap_or_else(|_| MacAddress::of_endpoint(&id));
@@ -181,7 +182,10 @@ impl Drivers {
     /// Tells the packet filter which pools there are.
     pub async fn refresh_pools(&self) -> Result<(), DriverError> {
         let pools = self.ipam.pools().await?;
-        let nat = |pool: &Resource<IpPoolSpec>| PoolNat { cidr: pool.spec.cidr, nat_outgoing: pool.spec.nat_outgoing };
+        let nat = |pool: &Resource<IpPoolSpec>| PoolNat {
+            cidr: pool.spec.cidr,
+            nat_outgoing: pool.spec.nat_outgoing,
+        };
         self.firewall.set_pools(pools.iter().map(nat).collect()).await.map_err(DriverError::Firewall)
     }
 }
@@ -203,7 +207,9 @@ pub fn answer_at_once(options: &Options, request: &Request) -> Option<Response> 
             global_default_address_space: ADDRESS_SPACE.to_owned(),
         }),
         // The next hop 169.254.1.1 is nobody's address, so none is reserved for a gateway.
-        Request::GwAllocCheck(_) => Response::GwAllocCheck(GwAllocCheckAnswer { skip_ipv4: true, skip_ipv6: true }),
+        Request::GwAllocCheck(_) => {
+            Response::GwAllocCheck(GwAllocCheckAnswer { skip_ipv4: true, skip_ipv6: true })
+        }
         // Only what is answered reaches the workers, so the options are echoed.
         Request::AllocateNetwork(call) => {
             Response::AllocateNetwork(AllocateNetworkAnswer { options: call.options.clone() })

@@ -76,7 +76,9 @@ impl Drivers {
         }
         let pools = data().map(|data| parse_pool(data, ipam)).collect::<Result<Vec<_>, _>>()?;
         if pools.is_empty() {
-            return Err(refused("a network needs an IPv4 or an IPv6 prefix; the null IPAM driver gives none"));
+            return Err(refused(
+                "a network needs an IPv4 or an IPv6 prefix; the null IPAM driver gives none",
+            ));
         }
         let own_profile = options.profile.is_none();
         Ok(NetworkRecord {
@@ -106,7 +108,8 @@ impl Drivers {
         let mut txn = Txn::new();
         for pool in &record.pools {
             let name = docker_pool_name(&record.id, pool.subnet.version());
-            if let Some(other) = pools.iter().find(|p| p.spec.cidr.overlaps(&pool.subnet) && p.name() != name) {
+            if let Some(other) = pools.iter().find(|p| p.spec.cidr.overlaps(&pool.subnet) && p.name() != name)
+            {
                 return Err(refused(format!(
                     "Docker's own IPAM chose {}, which overlaps pool {} ({}): give --ipam-driver this plugin's name, or \
                      another --subnet",
@@ -178,7 +181,11 @@ impl Drivers {
     }
 
     /// Whether a network's addresses come from this plugin's IPAM, and from where the pool is.
-    pub(super) async fn check_in_network(&self, record: &NetworkRecord, ip: IpAddr) -> Result<(), DriverError> {
+    pub(super) async fn check_in_network(
+        &self,
+        record: &NetworkRecord,
+        ip: IpAddr,
+    ) -> Result<(), DriverError> {
         if !record.pools.iter().any(|pool| pool.subnet.contains(ip)) {
             let subnets: Vec<String> = record.pools.iter().map(|pool| pool.subnet.to_string()).collect();
             return Err(refused(format!("{ip} is not inside the network's {}", subnets.join(", "))));

@@ -94,7 +94,8 @@ pub(super) fn endpoint_labels(options: &Options) -> Result<BTreeMap<String, Stri
 }
 
 fn check_label(label: &str, value: &str) -> Result<(), DriverError> {
-    if RESERVED_LABELS.iter().any(|prefix| label.starts_with(prefix)) || label.contains(".projectcalico.org/") {
+    if RESERVED_LABELS.iter().any(|prefix| label.starts_with(prefix)) || label.contains(".projectcalico.org/")
+    {
         return Err(refused(format!("label {label} is reserved: Calico or this plugin sets it")));
     }
     let (prefix, name) = label.rsplit_once('/').map_or((None, label), |(prefix, name)| (Some(prefix), name));
@@ -155,7 +156,8 @@ mod tests {
 
     #[test]
     fn labels_come_from_driver_opts_and_dockers_own_options_pass() {
-        let given = json!({"org.projectcalico.label.role": "db", "com.docker.network.endpoint.exposedports": []});
+        let given =
+            json!({"org.projectcalico.label.role": "db", "com.docker.network.endpoint.exposedports": []});
         assert_eq!(labels(&given).unwrap(), BTreeMap::from([("role".to_owned(), "db".to_owned())]));
     }
 

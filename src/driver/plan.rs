@@ -2,8 +2,8 @@
 
 use super::record::NetworkRecord;
 use crate::model::{
-    Cidr, EndpointId, EntityRule, IfaceName, IpVersion, MacAddress, NetworkId, NodeName, ORCHESTRATOR, ObjectMeta,
-    ProfileSpec, Resource, Rule, WorkloadEndpointSpec, endpoint_name,
+    Cidr, EndpointId, EntityRule, IfaceName, IpVersion, MacAddress, NetworkId, NodeName, ORCHESTRATOR,
+    ObjectMeta, ProfileSpec, Resource, Rule, WorkloadEndpointSpec, endpoint_name,
 };
 use crate::protocol::{InterfaceName, JoinAnswer, RouteType, StaticRoute};
 use std::collections::BTreeMap;
@@ -171,7 +171,12 @@ pub(super) fn read_endpoint(
         return None;
     }
     let network = stored.metadata.annotation(NETWORK_ANNOTATION).and_then(|text| NetworkId::new(text).ok());
-    let ips = stored.spec.ip_networks.iter().filter_map(|net| Some(Cidr::parse_masking(net).ok()?.base())).collect();
+    let ips = stored
+        .spec
+        .ip_networks
+        .iter()
+        .filter_map(|net| Some(Cidr::parse_masking(net).ok()?.base()))
+        .collect();
     let iface = IfaceName::new(&stored.spec.interface_name).ok()?;
     Some((id, network, ips, iface))
 }
@@ -215,23 +220,35 @@ mod tests {
 
     #[test]
     fn an_endpoint_without_ipv6_gets_nothing_of_ipv6() {
-        let answer =
-            join_answer(&network(false, IpamKind::Calico, &["0.0.0.0/0", "::/0"]), &id(), &["10.1.0.5".parse().unwrap()], 1);
+        let answer = join_answer(
+            &network(false, IpamKind::Calico, &["0.0.0.0/0", "::/0"]),
+            &id(),
+            &["10.1.0.5".parse().unwrap()],
+            1,
+        );
         assert!(answer.gateway_ipv6.is_empty() && routes(&answer) == ["169.254.1.1/32 "]);
     }
 
     #[test]
     fn an_internal_network_gets_no_gateway_but_a_route_to_itself() {
-        let answer =
-            join_answer(&network(true, IpamKind::Calico, &["10.1.0.0/24"]), &id(), &["10.1.0.5".parse().unwrap()], 1);
+        let answer = join_answer(
+            &network(true, IpamKind::Calico, &["10.1.0.0/24"]),
+            &id(),
+            &["10.1.0.5".parse().unwrap()],
+            1,
+        );
         assert!(answer.gateway.is_empty());
         assert_eq!(routes(&answer), ["169.254.1.1/32 ", "10.1.0.0/24 169.254.1.1"]);
     }
 
     #[test]
     fn an_on_link_ipv6_prefix_of_dockers_is_overridden_by_its_halves() {
-        let answer =
-            join_answer(&network(false, IpamKind::Docker, &["fd01::/64"]), &id(), &["fd01::2".parse().unwrap()], 1);
+        let answer = join_answer(
+            &network(false, IpamKind::Docker, &["fd01::/64"]),
+            &id(),
+            &["fd01::2".parse().unwrap()],
+            1,
+        );
         assert_eq!(routes(&answer), ["fe80::1/128 ", "fd01::/65 fe80::1", "fd01::8000:0:0:0/65 fe80::1"]);
     }
 

@@ -3,8 +3,8 @@
 use super::error::{DriverError, refused};
 use super::pool_id::PoolId;
 use super::{Drivers, new_metadata};
-use crate::net::{HostRoute, ROUTE_PROTOCOL};
 use crate::model::{Cidr, IpPoolSpec, IpVersion, Resource, key};
+use crate::net::{HostRoute, ROUTE_PROTOCOL};
 use crate::protocol::{Options, PoolAnswer, ReleasePool, RequestPool};
 use crate::store::{Revision, StoreError, Txn, retry, typed};
 use std::collections::HashMap;
@@ -50,7 +50,9 @@ impl Drivers {
     pub(super) async fn request_pool(&self, call: &RequestPool) -> Result<PoolAnswer, DriverError> {
         let unknown = call.options.keys().find(|key| !ENGINE_OPTIONS.contains(&key.as_str()));
         if let Some(option) = unknown {
-            return Err(refused(format!("ipam-opt {option} is not known: this IPAM driver takes no options")));
+            return Err(refused(format!(
+                "ipam-opt {option} is not known: this IPAM driver takes no options"
+            )));
         }
         let id = parse_request(call)?;
         let mut data = Options::new();
@@ -84,11 +86,19 @@ impl Drivers {
         if let Some(pool) = containing(&pools, subnet) {
             return match pool.is_enabled() {
                 true => Ok(()),
-                false => Err(refused(format!("{subnet} lies in pool {} ({}), which is disabled", pool.name(), pool.spec.cidr))),
+                false => Err(refused(format!(
+                    "{subnet} lies in pool {} ({}), which is disabled",
+                    pool.name(),
+                    pool.spec.cidr
+                ))),
             };
         }
         if let Some(pool) = pools.iter().find(|pool| pool.spec.cidr.overlaps(&subnet)) {
-            return Err(refused(format!("{subnet} is larger than pool {} ({}) inside it", pool.name(), pool.spec.cidr)));
+            return Err(refused(format!(
+                "{subnet} is larger than pool {} ({}) inside it",
+                pool.name(),
+                pool.spec.cidr
+            )));
         }
         if !self.options.create_pools {
             return Err(refused(format!(
@@ -121,7 +131,8 @@ impl Drivers {
     /// A pool over a prefix that the host routes elsewhere would cut the host off from it.
     async fn check_host_routes(&self, subnet: Cidr) -> Result<(), DriverError> {
         let routes = self.host.host_routes().await?;
-        let foreign = |route: &&HostRoute| route.protocol != ROUTE_PROTOCOL && route.destination.prefix_len() > 0;
+        let foreign =
+            |route: &&HostRoute| route.protocol != ROUTE_PROTOCOL && route.destination.prefix_len() > 0;
         match routes.iter().filter(foreign).find(|route| route.destination.overlaps(&subnet)) {
             None => Ok(()),
             Some(route) => Err(refused(format!(
@@ -144,7 +155,8 @@ impl Drivers {
     /// Deletes the pool that `--subnet` made around a prefix, unless a network or an address uses it.
     pub(super) async fn remove_unused_pool(&self, subnet: Cidr) -> Result<(), DriverError> {
         let pools = self.ipam.pools().await?;
-        let Some(pool) = containing(&pools, subnet).filter(|pool| pool.metadata.annotation(CREATED_BY_ANNOTATION).is_some())
+        let Some(pool) = containing(&pools, subnet)
+            .filter(|pool| pool.metadata.annotation(CREATED_BY_ANNOTATION).is_some())
         else {
             return Ok(());
         };
@@ -157,7 +169,8 @@ impl Drivers {
     /// Whether a network, a pending one or an address uses a pool.
     pub(super) async fn pool_is_used(&self, pool: &Cidr) -> Result<bool, DriverError> {
         let networks = self.networks().await?;
-        let named = networks.iter().flat_map(|network| &network.pools).any(|of| pool.contains_cidr(&of.subnet));
+        let named =
+            networks.iter().flat_map(|network| &network.pools).any(|of| pool.contains_cidr(&of.subnet));
         Ok(named || self.pending_pools.uses(pool) || self.ipam.usage(pool, pool).await?.used > 0)
     }
 
@@ -231,7 +244,9 @@ fn check_usable(subnet: Cidr) -> Result<(), DriverError> {
     ];
     for (text, what) in UNUSABLE {
         if text.parse::<Cidr>()?.overlaps(&subnet) {
-            return Err(refused(format!("{subnet} overlaps the {what} prefix {text}, which no container can use")));
+            return Err(refused(format!(
+                "{subnet} overlaps the {what} prefix {text}, which no container can use"
+            )));
         }
     }
     Ok(())
@@ -251,7 +266,8 @@ fn listed(pools: &[Resource<IpPoolSpec>]) -> String {
     match pools {
         [] => String::from(" (there is none)"),
         pools => {
-            let texts: Vec<String> = pools.iter().map(|pool| format!("{} {}", pool.name(), pool.spec.cidr)).collect();
+            let texts: Vec<String> =
+                pools.iter().map(|pool| format!("{} {}", pool.name(), pool.spec.cidr)).collect();
             format!(" (there are: {})", texts.join(", "))
         }
     }
@@ -262,7 +278,12 @@ mod tests {
     use super::*;
 
     fn request(pool: &str, sub_pool: &str, v6: bool) -> Result<String, String> {
-        let call = RequestPool { pool: pool.to_owned(), sub_pool: sub_pool.to_owned(), v6, ..RequestPool::default() };
+        let call = RequestPool {
+            pool: pool.to_owned(),
+            sub_pool: sub_pool.to_owned(),
+            v6,
+            ..RequestPool::default()
+        };
         parse_request(&call).map(|id| id.to_string()).map_err(|error| error.to_string())
     }
 

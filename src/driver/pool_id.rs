@@ -75,7 +75,9 @@ mod tests {
 
     #[test]
     fn ids_read_back() {
-        for text in ["CalicoPoolIPv4", "CalicoPoolIPv6", "10.1.0.0/24", "10.1.0.0/24,10.1.0.128/25", "fd00::/64"] {
+        for text in
+            ["CalicoPoolIPv4", "CalicoPoolIPv6", "10.1.0.0/24", "10.1.0.0/24,10.1.0.128/25", "fd00::/64"]
+        {
             assert_eq!(PoolId::parse(text).unwrap().to_string(), text);
         }
     }

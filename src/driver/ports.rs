@@ -10,8 +10,8 @@ use crate::model::{EndpointId, IpVersion, key};
 use crate::protocol::{EndpointRef, PortBinding, ProgramExternalConnectivity};
 use crate::store::{Txn, typed};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
@@ -74,7 +74,8 @@ impl PortBook {
     fn has(&self, wanted: &PublishedPort) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |port: &PublishedPort| {
-            (port.proto, port.host_port, port.to_ip.is_ipv4()) == (wanted.proto, wanted.host_port, wanted.to_ip.is_ipv4())
+            (port.proto, port.host_port, port.to_ip.is_ipv4())
+                == (wanted.proto, wanted.host_port, wanted.to_ip.is_ipv4())
                 && (port.host_ip == wanted.host_ip || port.host_ip.is_none() || wanted.host_ip.is_none())
         };
         held.values().flatten().any(|(port, _)| same(port))
@@ -84,7 +85,8 @@ impl PortBook {
 impl Drivers {
     pub(super) async fn program_ports(&self, call: &ProgramExternalConnectivity) -> Result<(), DriverError> {
         let id = EndpointId::new(&call.endpoint_id)?;
-        let bindings = call.port_map().map_err(|error| refused(format!("the port map cannot be read: {error}")))?;
+        let bindings =
+            call.port_map().map_err(|error| refused(format!("the port map cannot be read: {error}")))?;
         let _held = self.locks.hold(id.as_str()).await;
         if bindings.is_empty() {
             return self.release_ports(&id).await;
@@ -104,7 +106,13 @@ impl Drivers {
             return Err(error);
         }
         for port in &ports {
-            log::info!("endpoint {}: host port {} goes to {} port {}", id.short(), port.host_port, port.to_ip, port.to_port);
+            log::info!(
+                "endpoint {}: host port {} goes to {} port {}",
+                id.short(),
+                port.host_port,
+                port.to_ip,
+                port.to_port
+            );
         }
         Ok(())
     }
@@ -157,7 +165,10 @@ impl Drivers {
         binding: &PortBinding,
     ) -> Result<Vec<(PublishedPort, Hold)>, DriverError> {
         if !matches!(binding.proto, TCP | UDP | SCTP) {
-            return Err(refused(format!("protocol {} cannot be published; TCP, UDP and SCTP can", binding.proto)));
+            return Err(refused(format!(
+                "protocol {} cannot be published; TCP, UDP and SCTP can",
+                binding.proto
+            )));
         }
         let host_ip = parse_host_ip(&binding.host_ip)?;
         let fits = |ip: &&IpAddr| host_ip.is_none_or(|host| host.is_ipv4() == ip.is_ipv4());
@@ -174,7 +185,11 @@ impl Drivers {
                 return Ok(taken);
             }
         }
-        let range = if last == binding.host_port { last.to_string() } else { format!("{}-{last}", binding.host_port) };
+        let range = if last == binding.host_port {
+            last.to_string()
+        } else {
+            format!("{}-{last}", binding.host_port)
+        };
         Err(refused(format!(
             "host port {range} for container port {} is already in use on this host",
             binding.port
@@ -193,7 +208,13 @@ impl Drivers {
         let mut taken = Vec::new();
         for to_ip in targets {
             let host_ip = host_ip.filter(|ip| !ip.is_unspecified());
-            let mut port = PublishedPort { proto: binding.proto, host_ip, host_port, to_ip: *to_ip, to_port: binding.port };
+            let mut port = PublishedPort {
+                proto: binding.proto,
+                host_ip,
+                host_port,
+                to_ip: *to_ip,
+                to_port: binding.port,
+            };
             if host_port != 0 && self.ports.has(&port) {
                 return None;
             }
@@ -213,7 +234,9 @@ impl Drivers {
 fn parse_host_ip(text: &str) -> Result<Option<IpAddr>, DriverError> {
     match text {
         "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| refused(format!("host address {text:?} is not an IP address"))),
+        text => {
+            text.parse().map(Some).map_err(|_| refused(format!("host address {text:?} is not an IP address")))
+        }
     }
 }
 

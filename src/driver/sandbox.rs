@@ -16,7 +16,8 @@ impl Drivers {
         let _held = self.locks.hold(id.as_str()).await;
         let endpoint =
             self.endpoints.get(&id).ok_or_else(|| DriverError::UnknownEndpoint(id.short().to_owned()))?;
-        let network_id = endpoint.network.clone().ok_or_else(|| DriverError::UnknownEndpoint(id.short().to_owned()))?;
+        let network_id =
+            endpoint.network.clone().ok_or_else(|| DriverError::UnknownEndpoint(id.short().to_owned()))?;
         if network_id.as_str() != call.network_id {
             return Err(refused(format!("endpoint {} is in network {}", id.short(), network_id.short())));
         }
@@ -79,14 +80,17 @@ impl Drivers {
         let ports = self.release_ports(&endpoint.id).await;
         let closed = self.firewall.remove_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall);
         let released = match &endpoint.sandbox {
-            Some(sandbox) => self.release_link(&endpoint.id, alias(&endpoint.id, sandbox), &endpoint.ips).await,
+            Some(sandbox) => {
+                self.release_link(&endpoint.id, alias(&endpoint.id, sandbox), &endpoint.ips).await
+            }
             None => Ok(()),
         };
         ports.and(closed).and(released)
     }
 
     async fn release_link(&self, id: &EndpointId, alias: String, ips: &[IpAddr]) -> Result<(), DriverError> {
-        let link = net::EndpointRef { host: id.host_iface(), temp: id.temp_iface(), alias, addresses: ips.to_vec() };
+        let link =
+            net::EndpointRef { host: id.host_iface(), temp: id.temp_iface(), alias, addresses: ips.to_vec() };
         Ok(self.host.release_endpoint(&link).await?)
     }
 

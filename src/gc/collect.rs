@@ -22,7 +22,10 @@ pub struct Collector {
 
 impl std::fmt::Debug for Collector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Collector").field("grace", &self.grace).field("since", &self.since).finish_non_exhaustive()
+        f.debug_struct("Collector")
+            .field("grace", &self.grace)
+            .field("since", &self.since)
+            .finish_non_exhaustive()
     }
 }
 
