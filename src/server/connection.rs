@@ -54,6 +54,14 @@ impl Shared {
         self.dispatcher.drain().await;
     }
 
+    /// Ends all calls and gives their connections a moment to say so: a call without an answer would be repeated with
+    /// an empty body.
+    pub(super) async fn cut_off(&self, moment: Duration) {
+        self.dispatcher.cut_off();
+        // Whoever does not read its answer in time loses it.
+        tokio::time::timeout(moment, self.connections.wait()).await.ok();
+    }
+
     /// Calls that have not ended.
     pub(super) fn calls(&self) -> usize {
         self.dispatcher.calls()

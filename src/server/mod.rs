@@ -135,7 +135,7 @@ impl Server {
         let listeners = self.sockets.into_iter().map(Socket::listen).collect::<Result<Vec<_>, _>>()?;
         let abort = CancellationToken::new();
         let _stops_all = abort.clone().drop_guard();
-        let dispatcher = Dispatcher::new(handler, self.options, abort.clone());
+        let dispatcher = Dispatcher::new(handler, self.options, &abort);
         let shared = Arc::new(Shared::new(dispatcher, self.options, abort));
         join_all(listeners.into_iter().map(|listener| connection::accept(listener, &shared, &shutdown)))
             .await;
@@ -143,6 +143,7 @@ impl Server {
         if tokio::time::timeout(self.options.drain, shared.drain()).await.is_err() {
             let (calls, seconds) = (shared.calls(), self.options.drain.as_secs());
             log::warn!(target: TARGET, calls; "calls are cut off, they did not end within {seconds} s of the stop");
+            shared.cut_off(LINGER).await;
         }
         Ok(())
     }
