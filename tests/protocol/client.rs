@@ -143,8 +143,8 @@ impl Client {
 
 fn header(head: &str, name: &str) -> String {
     let lines = head.lines().filter_map(|line| line.split_once(':'));
-    let found = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim());
-    found.last().unwrap_or_default().to_owned()
+    let mut found = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim());
+    found.next().unwrap_or_default().to_owned()
 }
 
 /// A request as engine 20.10 sends it: empty Host, no Content-Type.

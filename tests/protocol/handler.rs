@@ -2,7 +2,7 @@
 
 use calico_libnetwork::protocol::{
     AddressAnswer, AddressSpaces, AllocateNetworkAnswer, CreateEndpointAnswer, GwAllocCheckAnswer,
-    IpamCapabilities, JoinAnswer, NetworkCapabilities, OperInfoAnswer, PoolAnswer, Request, Response,
+    IpamCapabilities, NetworkCapabilities, OperInfoAnswer, PoolAnswer, Request, Response,
 };
 use calico_libnetwork::server::Handler;
 use futures::future::BoxFuture;
@@ -101,7 +101,7 @@ fn answer(request: Request) -> Response {
         }
         Request::CreateEndpoint(_) => Response::CreateEndpoint(CreateEndpointAnswer::default()),
         Request::EndpointOperInfo(_) => Response::OperInfo(OperInfoAnswer::default()),
-        Request::Join(_) => Response::Join(Box::new(JoinAnswer::default())),
+        Request::Join(_) => Response::Join(Box::default()),
         Request::IpamCapabilities => Response::IpamCapabilities(IpamCapabilities::default()),
         Request::AddressSpaces => Response::AddressSpaces(AddressSpaces {
             local_default_address_space: "Calico".to_owned(),

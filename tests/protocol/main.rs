@@ -1,8 +1,8 @@
 //! The plugin sockets seen from outside: real sockets, raw bytes, a scripted handler behind the server.
 //!
 //! `replay` sends what engines 20.10, 26.1, 28.5 and 29.7 sent; `transport` are statements 1 to 11 of the conformance
-//! list; `lifetime` is bind, stop and everything in between; `arbitrary` sends bytes that no engine sends; `log_lines` reads
-//! what is logged.
+//! list; `lifetime` is bind, stop and everything in between; `arbitrary` sends bytes that no engine sends;
+//! `log_lines` reads what is logged.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,3 +19,4 @@ mod lifetime;
 mod log_lines;
 mod replay;
 mod transport;
+mod wire;

@@ -6,9 +6,11 @@
 
 use crate::client::{Client, Running};
 use crate::handler::Scripted;
-use calico_libnetwork::protocol::{self, IpamData, PortBinding, Request};
+use crate::wire::arguments;
+use calico_libnetwork::protocol::{self, PortBinding, Request};
 use calico_libnetwork::server::Options;
 use serde_json::{Value, json};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -88,98 +90,12 @@ const ENGINE_26: &[&str] = &["engine26"];
 const ENGINE_28: &[&str] = &["engine28"];
 const ENGINE_29: &[&str] = &["engine29", "swarm-s29"];
 
-/// The arguments that a call was decoded to, under the names of the wire, so that they can be compared with what was
-/// sent. Left out: what came as null or not at all.
-fn arguments(request: &Request) -> BTreeMap<&'static str, Value> {
-    let pools = |pools: &[IpamData]| serde_json::to_value(pools).unwrap();
-    let pairs: Vec<(&'static str, Value)> = match request {
-        Request::Activate
-        | Request::NetworkCapabilities
-        | Request::IpamCapabilities
-        | Request::AddressSpaces => vec![],
-        Request::GwAllocCheck(call) => vec![("Options", json!(call.options))],
-        Request::AllocateNetwork(call) => vec![
-            ("NetworkID", json!(call.network_id)),
-            ("Options", json!(call.options)),
-            ("IPv4Data", pools(&call.ipv4_data)),
-            ("IPv6Data", pools(&call.ipv6_data)),
-        ],
-        Request::CreateNetwork(call) => vec![
-            ("NetworkID", json!(call.network_id)),
-            ("Options", json!(call.options)),
-            ("IPv4Data", pools(&call.ipv4_data)),
-            ("IPv6Data", pools(&call.ipv6_data)),
-        ],
-        Request::FreeNetwork(call) | Request::DeleteNetwork(call) => {
-            vec![("NetworkID", json!(call.network_id))]
-        }
-        Request::CreateEndpoint(call) => vec![
-            ("NetworkID", json!(call.network_id)),
-            ("EndpointID", json!(call.endpoint_id)),
-            (
-                "Interface",
-                json!({
-                    "Address": call.interface.address,
-                    "AddressIPv6": call.interface.address_ipv6,
-                    "MacAddress": call.interface.mac_address,
-                }),
-            ),
-            ("Options", json!(call.options)),
-        ],
-        Request::Join(call) => vec![
-            ("NetworkID", json!(call.network_id)),
-            ("EndpointID", json!(call.endpoint_id)),
-            ("SandboxKey", json!(call.sandbox_key)),
-            ("Options", json!(call.options)),
-        ],
-        Request::ProgramExternalConnectivity(call) => vec![
-            ("NetworkID", json!(call.network_id)),
-            ("EndpointID", json!(call.endpoint_id)),
-            ("Options", json!(call.options)),
-        ],
-        Request::DeleteEndpoint(call)
-        | Request::EndpointOperInfo(call)
-        | Request::Leave(call)
-        | Request::RevokeExternalConnectivity(call) => {
-            vec![("NetworkID", json!(call.network_id)), ("EndpointID", json!(call.endpoint_id))]
-        }
-        Request::DiscoverNew(call) | Request::DiscoverDelete(call) => vec![
-            ("DiscoveryType", json!(call.discovery_type)),
-            (
-                "DiscoveryData",
-                json!({
-                    "Address": call.discovery_data.address,
-                    "BindAddress": call.discovery_data.bind_address,
-                    "Self": call.discovery_data.is_self,
-                }),
-            ),
-        ],
-        Request::RequestPool(call) => vec![
-            ("AddressSpace", json!(call.address_space)),
-            ("Pool", json!(call.pool)),
-            ("SubPool", json!(call.sub_pool)),
-            ("Options", json!(call.options)),
-            ("V6", json!(call.v6)),
-        ],
-        Request::ReleasePool(call) => vec![("PoolID", json!(call.pool_id))],
-        Request::RequestAddress(call) => vec![
-            ("PoolID", json!(call.pool_id)),
-            ("Address", json!(call.address)),
-            ("Options", json!(call.options)),
-        ],
-        Request::ReleaseAddress(call) => {
-            vec![("PoolID", json!(call.pool_id)), ("Address", json!(call.address))]
-        }
-    };
-    pairs.into_iter().collect()
-}
-
 /// Every argument that was sent was read, and nothing else.
 fn assert_read_whole(captured: &Captured, request: &Request) {
     let read = arguments(request);
     let mut sent = captured.arguments.as_object().unwrap().clone();
     for (key, value) in &read {
-        let came = sent.remove(*key).unwrap_or(Value::Null);
+        let came = sent.remove(key).unwrap_or(Value::Null);
         match came {
             Value::Null => assert!(is_empty(value), "{}: {key} is made up: {value}", captured.method),
             came => assert_eq!(complete(key, &came), complete(key, value), "{}: {key}", captured.method),
@@ -215,10 +131,10 @@ async fn every_captured_request_reaches_the_handler_as_it_was_sent() {
         let mut connections: BTreeMap<u64, Client> = BTreeMap::new();
         for captured in read(&file) {
             let place = format!("{}: {}", name(&file), captured.bytes());
-            if !connections.contains_key(&captured.connection) {
-                connections.insert(captured.connection, server.connect().await);
-            }
-            let client = connections.get_mut(&captured.connection).unwrap();
+            let client = match connections.entry(captured.connection) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(server.connect().await),
+            };
             client.send(captured.bytes()).await;
             let answer = client.answer().await;
             let seen = handler.take();
