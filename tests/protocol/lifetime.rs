@@ -3,9 +3,11 @@
 use crate::client::{Client, Running, post, until, within};
 use crate::handler::{Act, Scripted};
 use calico_libnetwork::server::{Options, Server, ServerError};
+use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -114,21 +116,35 @@ async fn a_call_in_flight_is_answered_before_the_server_ends() {
     assert!(client.until_closed().await.is_empty());
 }
 
+/// Nothing between the writing and the stop gives the server a chance to look.
 #[tokio::test]
 async fn a_request_written_just_before_the_stop_is_answered() {
-    for _ in 0..20 {
-        let handler = Scripted::prompt();
-        let server = Running::start(Options::default(), &handler);
-        let mut used = server.connect().await;
-        assert!(used.post(LEAVE_PATH, LEAVE).await.is_success());
-        let mut fresh = server.connect().await;
-        fresh.send(post(LEAVE_PATH, LEAVE)).await;
-        used.send(post(LEAVE_PATH, LEAVE)).await;
-        let stopping = tokio::spawn(server.stop());
-        assert!(fresh.answer().await.is_success());
-        assert!(used.answer().await.is_success());
-        within(stopping).await.unwrap();
-    }
+    let handler = Scripted::prompt();
+    let server = Running::start(Options::default(), &handler);
+    let mut used = server.connect().await;
+    assert!(used.post(LEAVE_PATH, LEAVE).await.is_success());
+    let request = post(LEAVE_PATH, LEAVE);
+    assert_eq!(used.0.try_write(request.as_bytes()).unwrap(), request.len());
+    let mut fresh = std::os::unix::net::UnixStream::connect(&server.path).unwrap();
+    fresh.write_all(request.as_bytes()).unwrap();
+    server.shutdown.cancel();
+    fresh.set_nonblocking(true).unwrap();
+    let mut fresh = Client(UnixStream::from_std(fresh).unwrap());
+    assert!(used.answer().await.is_success());
+    assert!(fresh.answer().await.is_success());
+    server.stop().await;
+    assert_eq!(handler.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_server_without_sockets_serves_until_it_is_stopped() {
+    let shutdown = CancellationToken::new();
+    let server = Server::new(Options::default());
+    let served = tokio::spawn(server.serve(Scripted::prompt(), shutdown.clone()));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!served.is_finished());
+    shutdown.cancel();
+    within(served).await.unwrap().unwrap();
 }
 
 #[tokio::test]
