@@ -358,7 +358,7 @@ async fn half_a_head_and_then_silence_is_closed_in_time() {
 
 #[tokio::test]
 async fn a_head_in_pieces_is_served() {
-    let (_, server) = prompt();
+    let server = Running::start(Options::default(), &Scripted::prompt());
     let mut client = server.connect().await;
     for piece in post(LEAVE_PATH, LEAVE).as_bytes().chunks(40) {
         client.send(piece).await;
@@ -381,7 +381,8 @@ async fn half_a_body_and_then_silence_is_answered_with_an_error() {
 
 #[tokio::test]
 async fn a_huge_body_is_answered_with_an_error() {
-    let (handler, server) = prompt();
+    let handler = Scripted::prompt();
+    let server = Running::start(Options::default(), &handler);
     let huge = format!(r#"{{"NetworkID":"{}"}}"#, "x".repeat(4 * 1024 * 1024));
     let mut client = server.connect().await;
     assert!(client.post(LEAVE_PATH, &huge).await.error().contains("larger than 1048576 bytes"));
