@@ -362,7 +362,7 @@ pub struct DiscoveryData {
     /// The node's address.
     #[serde(deserialize_with = "null_as_default")]
     pub address: String,
-    /// Given for the own node only.
+    /// Filled for the own node only; engines 20.10 and 29 send the key for others, too, empty.
     #[serde(deserialize_with = "null_as_default")]
     pub bind_address: String,
     /// Whether it is the own node.

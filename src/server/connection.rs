@@ -3,15 +3,14 @@
 use super::dispatch::Dispatcher;
 use super::patient::{Patient, Phase};
 use super::socket::Listener;
-use super::{Options, TARGET};
-use futures::FutureExt;
+use super::{LINGER, Options, TARGET};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,6 +53,14 @@ impl Shared {
         self.dispatcher.drain().await;
     }
 
+    /// Ends all calls and gives their connections a moment to say so: a call without an answer would be repeated with
+    /// an empty body.
+    pub(super) async fn cut_off(&self, moment: Duration) {
+        self.dispatcher.cut_off();
+        // Whoever does not read its answer in time loses it.
+        tokio::time::timeout(moment, self.connections.wait()).await.ok();
+    }
+
     /// Calls that have not ended.
     pub(super) fn calls(&self) -> usize {
         self.dispatcher.calls()
@@ -69,24 +76,20 @@ impl Shared {
     }
 }
 
-/// Accepts until `shutdown`, then serves who has connected already, and closes the socket and removes its file.
+/// Accepts until `shutdown`, then removes the socket's file, serves whoever has connected already, and closes the
+/// socket.
 pub(super) async fn accept(listener: Listener, shared: &Arc<Shared>, shutdown: &CancellationToken) {
-    shutdown.run_until_cancelled(accept_all(&listener, shared)).await;
+    shutdown.run_until_cancelled(accept_all(&listener.listener, shared)).await;
     // The file first: nobody new finds the way in while those in the backlog are served.
-    let Listener { file, listener } = listener;
-    drop(file);
-    while let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned()
-        && let Some(Ok((stream, _))) = listener.accept().now_or_never()
-    {
-        shared.start(stream, slot);
-    }
+    drop(listener.file);
+    tokio::time::timeout(LINGER, accept_all(&listener.listener, shared)).await.ok();
 }
 
-async fn accept_all(listener: &Listener, shared: &Arc<Shared>) {
+async fn accept_all(listener: &UnixListener, shared: &Arc<Shared>) {
     let mut pause = PAUSES.0;
     loop {
         let Some(slot) = free_slot(shared).await else { return };
-        match listener.listener.accept().await {
+        match listener.accept().await {
             Ok((stream, _)) => {
                 pause = PAUSES.0;
                 shared.start(stream, slot);

@@ -27,13 +27,20 @@ pub(super) struct Dispatcher {
     handler: Arc<dyn Handler>,
     options: Options,
     calls: TaskTracker,
-    abort: CancellationToken,
+    cut_off: CancellationToken,
     count: AtomicU64,
 }
 
 impl Dispatcher {
-    pub(super) fn new(handler: Arc<dyn Handler>, options: Options, abort: CancellationToken) -> Self {
-        Self { handler, options, calls: TaskTracker::new(), abort, count: AtomicU64::new(0) }
+    /// `abort` ends all calls at once.
+    pub(super) fn new(handler: Arc<dyn Handler>, options: Options, abort: &CancellationToken) -> Self {
+        let cut_off = abort.child_token();
+        Self { handler, options, calls: TaskTracker::new(), cut_off, count: AtomicU64::new(0) }
+    }
+
+    /// Ends all calls; those that are waited for are answered with an error.
+    pub(super) fn cut_off(&self) {
+        self.cut_off.cancel();
     }
 
     /// Waits for all calls, also those that were answered at their deadline.
@@ -59,9 +66,8 @@ impl Dispatcher {
         let path = head.uri.path();
         // The body is read in any case: an answer that overtakes its request breaks the connection.
         let body = timeout(self.options.read_timeout, read(body, self.options.body)).await;
-        if !protocol::is_method(path) {
-            let unknown = DecodeError::UnknownMethod(path.trim_start_matches('/').to_owned());
-            return refusal(StatusCode::NOT_FOUND, path, &unknown.to_string());
+        if let Err(unknown @ DecodeError::UnknownMethod(_)) = protocol::decode(path, b"") {
+            return refusal(StatusCode::NOT_FOUND, "request", &unknown.to_string());
         }
         if head.method != Method::POST {
             let sentence = format!("{path} is called with POST, not with {}", head.method);
@@ -85,14 +91,15 @@ impl Dispatcher {
     async fn call(&self, number: u64, call: Request, deadline: Instant) -> Reply {
         let method = call.method();
         let run = run(Arc::clone(&self.handler), call, deadline);
-        let run = self.abort.clone().run_until_cancelled_owned(logging::with_request(number, run));
+        let run = self.cut_off.clone().run_until_cancelled_owned(logging::with_request(number, run));
         match timeout_at(deadline, self.calls.spawn(run)).await {
             Ok(Ok(Some(Ok(response)))) => success(method, &response),
             Ok(Ok(Some(Err(sentence)))) => failure(StatusCode::OK, &sentence),
-            // The runtime, or the server, is going away.
-            Ok(Ok(None) | Err(_)) => {
-                failure(StatusCode::OK, &format!("{method} was cut off: the plugin stops"))
-            }
+            // The server is going away.
+            Ok(Ok(None) | Err(_)) => failure(
+                StatusCode::OK,
+                &format!("{method} was cut off, the plugin stops; try again when it is back"),
+            ),
             Err(_) => {
                 let limit = self.options.deadline;
                 log::warn!(target: TARGET, "{method} is not done after {limit:?}, it goes on unawaited");
@@ -163,8 +170,8 @@ async fn read(mut body: Incoming, limit: usize) -> Result<Vec<u8>, String> {
 }
 
 /// Answers, and logs, a request that never became a call.
-fn refusal(status: StatusCode, path: &str, sentence: &str) -> Reply {
-    log::warn!(target: TARGET, err = sentence; "{path} refused");
+fn refusal(status: StatusCode, what: &str, sentence: &str) -> Reply {
+    log::warn!(target: TARGET, err = sentence; "{what} refused");
     failure(status, sentence)
 }
 

@@ -32,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 /// Module name of this module's log lines.
 const TARGET: &str = "calico_libnetwork::server";
 
-/// How long connections go on as usual after the sockets are closed, so that a request which the engine has already
-/// written is read and answered: losing it would make the engine repeat it with an empty body.
+/// How long accepting and reading go on after the stop, so that a request which the engine has already written is read
+/// and answered: losing it would make the engine repeat it with an empty body.
 const LINGER: Duration = Duration::from_millis(50);
 
 /// What the calls mean.
@@ -135,14 +135,16 @@ impl Server {
         let listeners = self.sockets.into_iter().map(Socket::listen).collect::<Result<Vec<_>, _>>()?;
         let abort = CancellationToken::new();
         let _stops_all = abort.clone().drop_guard();
-        let dispatcher = Dispatcher::new(handler, self.options, abort.clone());
+        let dispatcher = Dispatcher::new(handler, self.options, &abort);
         let shared = Arc::new(Shared::new(dispatcher, self.options, abort));
         join_all(listeners.into_iter().map(|listener| connection::accept(listener, &shared, &shutdown)))
             .await;
-        tokio::time::sleep(LINGER).await;
+        // Without a socket, too, serving goes on until it is told to stop.
+        shutdown.cancelled().await;
         if tokio::time::timeout(self.options.drain, shared.drain()).await.is_err() {
             let (calls, seconds) = (shared.calls(), self.options.drain.as_secs());
             log::warn!(target: TARGET, calls; "calls are cut off, they did not end within {seconds} s of the stop");
+            shared.cut_off(LINGER).await;
         }
         Ok(())
     }
