@@ -5,13 +5,27 @@
 //! after any revision that has not been compacted. [`memory`] and [`embedded`] give the same.
 //!
 //! Callers use [`typed`] for documents and [`retry`] for compare-and-swap loops.
+//!
+//! ```text
+//!              MemoryStore     EmbeddedStore ---- writer thread ---- state file (redb)
+//!                     \           /  |
+//!   draft: a Txn       \         /   |  faulty: a test double in front of any store
+//!   on top of a State   mirror: State behind a lock, watches
+//! ```
 
+mod draft;
 pub mod embedded;
+pub mod faulty;
 pub mod memory;
+mod mirror;
 pub mod retry;
+mod state;
 mod txn;
 pub mod typed;
 
+pub use embedded::EmbeddedStore;
+pub use faulty::FaultyStore;
+pub use memory::MemoryStore;
 pub use txn::{Guard, Op, Txn};
 
 use bytes::Bytes;
@@ -106,11 +120,17 @@ pub enum StoreError {
         /// What the backend said.
         why: String,
     },
-    /// The value under a key is not what it should be.
-    #[error("the value of {key} cannot be read: {why}")]
+    /// The value under a key, or the file that holds all of them, is not what it should be.
+    #[error("{key} cannot be read: {why}")]
     Corrupt {
-        /// The key.
+        /// The key; for damage of a whole state file, its name.
         key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The transaction can never be applied, whatever the store holds: a mistake of the caller.
+    #[error("the transaction is malformed: {why}")]
+    Invalid {
         /// What is wrong with it.
         why: String,
     },
