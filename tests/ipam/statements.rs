@@ -281,7 +281,7 @@ async fn the_block_limit_is_kept_and_said() {
     assert!(matches!(error, IpamError::Exhausted { why: Shortage::BlockLimit { owned: 1, limit: 1 }, .. }));
     assert_eq!(
         error.to_string(),
-        "no free address in pool tiny (10.20.0.0/30): 2 of 4 used; this node owns 1 blocks and may own 1"
+        "no free address in pool tiny (10.20.0.0/30): 2 of 4 used; this node's limit of blocks is reached: 1 of 1"
     );
     assert_eq!(world.claims().len(), 1);
 }
