@@ -49,7 +49,8 @@ pub enum AppError {
 /// Binds the managed plugin's socket and, if wanted, the Go plugin's names. One that cannot be bound is logged; there
 /// must be one that can.
 pub fn bind(config: &Config) -> Result<Server, AppError> {
-    let mut server = Server::new(server::Options { deadline: config.request_timeout, ..server::Options::default() });
+    let mut server =
+        Server::new(server::Options { deadline: config.request_timeout, ..server::Options::default() });
     let mut refused = None;
     let mut bound = 0;
     let v1 = config.places.v1_sockets();

@@ -30,7 +30,8 @@ pub(super) struct Parts {
 
 /// The driver's part of the settings.
 pub(super) fn driver_options(config: &Config, node: NodeName) -> driver::Options {
-    let nat = |pool: &Option<DefaultPool>, otherwise| pool.as_ref().map_or(otherwise, |pool| pool.nat_outgoing);
+    let nat =
+        |pool: &Option<DefaultPool>, otherwise| pool.as_ref().map_or(otherwise, |pool| pool.nat_outgoing);
     driver::Options {
         node,
         scope: config.scope.word(),
@@ -98,7 +99,9 @@ pub(crate) async fn open_store(config: &Config) -> Result<SharedStore, StoreErro
             let store = opened.map_err(|error| StoreError::Unavailable { why: error.to_string() })??;
             Ok(Arc::new(store))
         }
-        Datastore::Etcd(_) => Err(StoreError::Unavailable { why: "etcd is not a backend of this build".to_owned() }),
+        Datastore::Etcd(_) => {
+            Err(StoreError::Unavailable { why: "etcd is not a backend of this build".to_owned() })
+        }
     }
 }
 

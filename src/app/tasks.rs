@@ -25,7 +25,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Starts all background tasks.
-pub(super) fn spawn(supervisor: &mut Supervisor, config: &Config, parts: Parts, shutdown: &CancellationToken) {
+pub(super) fn spawn(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    parts: Parts,
+    shutdown: &CancellationToken,
+) {
     let docker = DockerClient::new(&config.places.docker_socket());
     let until = |token: &CancellationToken| token.clone().cancelled_owned();
     let Parts { store, host, dataplane, drivers } = parts;
@@ -62,7 +67,11 @@ async fn watch_pools(store: SharedStore, drivers: Arc<Drivers>) {
     }
 }
 
-async fn follow_pools(store: &SharedStore, drivers: &Drivers, backoff: &mut Backoff) -> Result<(), StoreError> {
+async fn follow_pools(
+    store: &SharedStore,
+    drivers: &Drivers,
+    backoff: &mut Backoff,
+) -> Result<(), StoreError> {
     let prefix = key::resources::<IpPoolSpec>();
     let listing = store.list(&prefix).await?;
     let mut changes = store.watch(&prefix, listing.revision);
@@ -135,10 +144,15 @@ async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &
 }
 
 /// Tells the packet filter which bridges are Docker's: what leaves towards them is Docker's to decide.
-async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Arc<crate::dataplane::Dataplane>) {
+async fn watch_bridges(
+    host: Arc<dyn Host>,
+    docker: DockerClient,
+    dataplane: Arc<crate::dataplane::Dataplane>,
+) {
     let mut known = BTreeSet::new();
     loop {
-        let links = host.links().await.map(|links| links.into_iter().map(|link| link.name)).into_iter().flatten();
+        let links =
+            host.links().await.map(|links| links.into_iter().map(|link| link.name)).into_iter().flatten();
         let mut bridges: BTreeSet<String> = links.filter(|name| is_docker_bridge(name)).collect();
         // An engine that does not answer now has told its names before, or the next time.
         let named = docker.networks().await.unwrap_or_default();

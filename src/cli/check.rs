@@ -65,7 +65,8 @@ impl Report {
     async fn datastore(&mut self, config: &Config) {
         if config.datastore == Datastore::Embedded && !config.places.state_file().exists() {
             let file = config.places.state_file();
-            return self.say("datastore", &format!("embedded, {} will be made at the first start", file.display()));
+            return self
+                .say("datastore", &format!("embedded, {} will be made at the first start", file.display()));
         }
         let store = match app::open_store(config).await {
             Ok(store) => store,
@@ -97,7 +98,10 @@ impl Report {
             Err(error) => self.miss("links", &error.to_string()),
         }
         for sign in crate::dataplane::felix_signs().await {
-            self.miss("packet filter", &format!("{sign}: Felix of calico/node seems to program this host too"));
+            self.miss(
+                "packet filter",
+                &format!("{sign}: Felix of calico/node seems to program this host too"),
+            );
         }
     }
 

@@ -34,8 +34,12 @@ async fn remove(config: &Config) -> Vec<String> {
             for link in links {
                 let Some(alias) = link.alias else { continue };
                 let Some((id, _)) = parse_alias(&alias) else { continue };
-                let endpoint =
-                    EndpointRef { host: id.host_iface(), temp: id.temp_iface(), alias, addresses: Vec::new() };
+                let endpoint = EndpointRef {
+                    host: id.host_iface(),
+                    temp: id.temp_iface(),
+                    alias,
+                    addresses: Vec::new(),
+                };
                 errors.extend(host.release_endpoint(&endpoint).await.err().map(|error| error.to_string()));
             }
         }
