@@ -13,9 +13,9 @@
 
 use futures::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::LinkAttribute;
-use netlink_packet_route::neighbour::NeighbourMessage;
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags};
+use netlink_packet_route::neighbour::{NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::{Handle, IpVersion, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::fs::File;
@@ -266,7 +266,10 @@ impl Ip {
     /// `ip route del TO/LEN dev NAME`
     pub async fn delete_route(&self, to: IpAddr, len: u8, name: &str) {
         let index = self.the_index(name).await;
-        self.handle.route().del(Self::route_message(to, len, None, index)).execute().await.unwrap();
+        let mut route = Self::route_message(to, len, None, index);
+        // Whoever made it.
+        (route.header.protocol, route.header.scope) = (RouteProtocol::Unspec, RouteScope::NoWhere);
+        self.handle.route().del(route).execute().await.unwrap();
     }
 
     /// All routes of a family, without those that expire by themselves.
@@ -288,22 +291,18 @@ impl Ip {
         self.handle.neighbours().get().execute().try_collect().await.unwrap()
     }
 
-    /// Links, addresses, routes and neighbours as sorted text without counters and times: what to compare when nothing
-    /// may be left behind.
+    /// Links, addresses, routes and permanent neighbours as sorted text, without counters, times and what the kernel
+    /// makes by itself: what to compare when nothing may be left behind.
     pub async fn everything(&self) -> Vec<String> {
         let mut all = Vec::new();
         let mut links = self.handle.link().get().execute();
         while let Some(link) = links.try_next().await.unwrap() {
             let told = link.attributes.iter().filter(|attribute| {
-                use LinkAttribute::{Address, IfAlias, IfName, LinkInfo, Mtu};
-                matches!(attribute, IfName(_) | IfAlias(_) | Address(_) | Mtu(_) | LinkInfo(_))
+                use LinkAttribute::{Address, IfAlias, IfName, Mtu};
+                matches!(attribute, IfName(_) | IfAlias(_) | Address(_) | Mtu(_))
             });
-            all.push(format!(
-                "link {} {:?} {:?}",
-                link.header.index,
-                link.header.flags,
-                told.collect::<Vec<_>>()
-            ));
+            let up = link.header.flags.contains(LinkFlags::Up);
+            all.push(format!("link {} up {up} {:?}", link.header.index, told.collect::<Vec<_>>()));
         }
         for address in self.addresses().await {
             let told = address
@@ -314,6 +313,10 @@ impl Ip {
         }
         for version in [IpVersion::V4, IpVersion::V6] {
             for route in self.routes(version).await {
+                // What the kernel makes by itself follows the addresses, some of it a moment later.
+                if route.header.protocol == RouteProtocol::Kernel {
+                    continue;
+                }
                 let told = route
                     .attributes
                     .iter()
@@ -322,7 +325,13 @@ impl Ip {
             }
         }
         for neighbour in self.neighbours().await {
-            all.push(format!("neighbour {} {:?}", neighbour.header.ifindex, neighbour.attributes.first()));
+            if neighbour.header.state == NeighbourState::Permanent {
+                all.push(format!(
+                    "neighbour {} {:?}",
+                    neighbour.header.ifindex,
+                    neighbour.attributes.first()
+                ));
+            }
         }
         all.sort();
         all
