@@ -91,7 +91,8 @@ init) init "$dir" ;;
 in) enter "$(cat "$dir/pid")" "$@" ;;
 outside) enter "$(cat "$dir/pid")" nsenter --target "$(cat "$dir/outside")" --net -- "$@" ;;
 dockerd)
-    enter "$(cat "$dir/pid")" dockerd --host unix:///run/docker.sock --host "unix://$dir/docker.sock" \
+    # In a session of its own: Ctrl-C at the caller's terminal must not stop the engine under a clean-up that needs it.
+    enter "$(cat "$dir/pid")" setsid --wait dockerd --host unix:///run/docker.sock --host "unix://$dir/docker.sock" \
         --cgroup-parent "/${dir##*/}" "$@" </dev/null >>"$dir/dockerd.log" 2>&1
     ;;
 *) echo "host.sh: no command $command" >&2; exit 2 ;;

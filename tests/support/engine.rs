@@ -5,10 +5,13 @@
 
 #[path = "engine_container.rs"]
 mod container;
+#[path = "engine_ping.rs"]
+mod ping;
 #[path = "engine_state.rs"]
 mod state;
 
 pub(crate) use container::Container;
+pub(crate) use ping::Ping;
 pub(crate) use state::HostState;
 
 use std::io::{BufRead as _, BufReader};
@@ -178,7 +181,14 @@ impl Engine {
 
     /// Runs a command inside the host.
     pub(crate) fn try_on_host(&self, command: &[&str]) -> Output {
-        script("in", &self.dir).args(command).stdin(Stdio::null()).output().unwrap()
+        self.host_command(command).output().unwrap()
+    }
+
+    /// A command inside the host, to be started by the caller.
+    pub(crate) fn host_command(&self, command: &[&str]) -> Command {
+        let mut inside = script("in", &self.dir);
+        inside.args(command).stdin(Stdio::null());
+        inside
     }
 
     /// Runs a command in the world outside.
@@ -189,11 +199,7 @@ impl Engine {
     /// Serves the page `who` on port 80 of the host itself until the host ends.
     pub(crate) fn serve_on_host(&mut self) {
         let www = self.dir.join("www").display().to_string();
-        let server = script("in", &self.dir)
-            .args(["busybox", "httpd", "-f", "-p", "80", "-h", &www])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let server = self.host_command(&["busybox", "httpd", "-f", "-p", "80", "-h", &www]).spawn().unwrap();
         self.helpers.push(server);
         wait_for("the host's server", Duration::from_secs(5), || {
             self.try_on_host(&fetch(HOST_V4)).status.success()

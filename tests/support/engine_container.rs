@@ -14,6 +14,11 @@ impl<'a> Container<'a> {
         Self { engine, name: name.to_owned() }
     }
 
+    /// The engine it runs on.
+    pub(crate) fn engine(&self) -> &'a Engine {
+        self.engine
+    }
+
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name

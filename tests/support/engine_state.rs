@@ -71,11 +71,6 @@ impl HostState {
         more.chain(less).collect()
     }
 
-    /// Lines that hold a text.
-    pub(crate) fn with(&self, needle: &str) -> Vec<&str> {
-        self.lines.iter().map(String::as_str).filter(|line| line.contains(needle)).collect()
-    }
-
     /// All of it.
     pub(crate) fn text(&self) -> String {
         self.lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
