@@ -22,5 +22,6 @@
 //! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
 
 pub mod model;
+pub mod nft;
 pub mod protocol;
 pub mod store;
