@@ -21,6 +21,7 @@
 //!
 //! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
 
+pub mod dataplane;
 pub mod model;
 pub mod nft;
 pub mod protocol;

@@ -109,7 +109,7 @@ fn rules() -> Vec<(Rule, &'static str)> {
         (forward().icmpv6(135).accept(), "icmpv6 type nd-neighbor-solicit"),
         (forward().log("refused: ", 4), "log prefix \"refused: \""),
         (range.drop_because("outside"), "tcp dport != 1000-2000"),
-        (less.accept(), "meta nfproto < 10 accept"),
+        (less.accept(), "meta nfproto < ipv6 accept"),
         (
             v4(post())
                 .address_in(Family::Ip, true, "pools4", false)
