@@ -14,6 +14,9 @@ mod suite;
 #[path = "support/store_file.rs"]
 mod file;
 
+#[path = "support/store_etcd.rs"]
+mod etcd;
+
 use calico_libnetwork::store::{EmbeddedStore, MemoryStore, Store, Txn};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -76,6 +79,22 @@ impl Backend for Embedded {
 
 conformance!(embedded, Some(Embedded::new()));
 
+impl Backend for etcd::Etcd {
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.store.clone())
+    }
+
+    fn forget_history(&self) -> BoxFuture<'_, ()> {
+        self.compact().boxed()
+    }
+
+    fn drops_slow_watchers(&self) -> bool {
+        false
+    }
+}
+
+conformance!(etcd_server, etcd::Etcd::start().await);
+
 fn steps() -> impl Strategy<Value = Vec<Vec<Step>>> {
     let key = 0..4_u8;
     let step = prop_oneof![
@@ -117,4 +136,22 @@ proptest! {
             suite::behaves_as_the_oracle(&store, "/second/", &txns).await;
         });
     }
+}
+
+#[test]
+fn random_transactions_on_etcd_behave_as_the_oracle() {
+    let runtime = runtime();
+    let Some(etcd) = runtime.block_on(etcd::Etcd::start()) else { return };
+    let round = std::cell::Cell::new(0);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(40)
+    });
+    let result = runner.run(&steps(), |txns| {
+        round.set(round.get() + 1);
+        let prefix = format!("/{}/", round.get());
+        runtime.block_on(suite::behaves_as_the_oracle(&etcd.store, &prefix, &txns));
+        Ok(())
+    });
+    result.unwrap();
 }

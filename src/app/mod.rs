@@ -15,12 +15,14 @@ mod start;
 mod tasks;
 
 pub use node_name::node_name;
-pub(crate) use start::open_store;
+pub(crate) use start::{dataplane_options, open_local, open_store};
 
 use crate::config::Config;
+use crate::dataplane::Dataplane;
 use crate::server::{self, Server, ServerError};
 use crate::task::{Supervisor, TaskError};
 use gate::Gate;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,7 +51,8 @@ pub enum AppError {
 /// Binds the managed plugin's socket and, if wanted, the Go plugin's names. One that cannot be bound is logged; there
 /// must be one that can.
 pub fn bind(config: &Config) -> Result<Server, AppError> {
-    let mut server = Server::new(server::Options { deadline: config.request_timeout, ..server::Options::default() });
+    let mut server =
+        Server::new(server::Options { deadline: config.request_timeout, ..server::Options::default() });
     let mut refused = None;
     let mut bound = 0;
     let v1 = config.places.v1_sockets();
@@ -82,7 +85,13 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     let (gate, key) = Gate::new(options.clone(), config.request_timeout);
     supervisor.spawn("server", server.serve(Arc::new(gate), shutdown.clone()));
 
-    let building = start::build(&config, options, &key);
+    let (dataplane, worker) = Dataplane::new(start::dataplane_options(&config));
+    let stop_worker = shutdown.clone();
+    supervisor.spawn("dataplane", async move {
+        worker.run(stop_worker).await;
+        Ok::<(), Infallible>(())
+    });
+    let building = start::build(&config, options, dataplane, &key);
     tokio::pin!(building);
     let mut built = false;
     let ended = loop {

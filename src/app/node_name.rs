@@ -11,7 +11,9 @@ pub fn node_name(config: &Config) -> Result<NodeName, String> {
     }
     let file = config.places.host_var_lib.join("calico/nodename");
     match std::fs::read_to_string(&file) {
-        Ok(text) => return NodeName::new(text.trim()).map_err(|error| format!("{}: {error}", file.display())),
+        Ok(text) => {
+            return NodeName::new(text.trim()).map_err(|error| format!("{}: {error}", file.display()));
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(format!("read {}: {error}", file.display())),
     }

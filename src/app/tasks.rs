@@ -2,6 +2,7 @@
 
 use super::start::Parts;
 use crate::config::Config;
+use crate::dataplane::Dataplane;
 use crate::docker::DockerClient;
 use crate::driver::Drivers;
 use crate::gc::Collector;
@@ -25,15 +26,19 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Starts all background tasks.
-pub(super) fn spawn(supervisor: &mut Supervisor, config: &Config, parts: Parts, shutdown: &CancellationToken) {
+pub(super) fn spawn(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    parts: Parts,
+    shutdown: &CancellationToken,
+) {
     let docker = DockerClient::new(&config.places.docker_socket());
     let until = |token: &CancellationToken| token.clone().cancelled_owned();
     let Parts { store, host, dataplane, drivers } = parts;
     supervisor.spawn("pools", stoppable(until(shutdown), watch_pools(store, drivers.clone())));
     supervisor.spawn("host", stoppable(until(shutdown), watch_host(host.clone(), drivers.clone())));
-    let bridges = watch_bridges(host.clone(), docker.clone(), dataplane.clone());
+    let bridges = watch_bridges(host.clone(), docker.clone(), dataplane);
     supervisor.spawn("bridges", stoppable(until(shutdown), bridges));
-    supervisor.spawn("dataplane", stoppable(until(shutdown), async move { dataplane.keep().await }));
     if let Some(interval) = config.gc_interval {
         let collector = Collector::new(drivers, host, docker, config.gc_grace);
         supervisor.spawn("collector", stoppable(until(shutdown), collect(collector, interval)));
@@ -62,7 +67,11 @@ async fn watch_pools(store: SharedStore, drivers: Arc<Drivers>) {
     }
 }
 
-async fn follow_pools(store: &SharedStore, drivers: &Drivers, backoff: &mut Backoff) -> Result<(), StoreError> {
+async fn follow_pools(
+    store: &SharedStore,
+    drivers: &Drivers,
+    backoff: &mut Backoff,
+) -> Result<(), StoreError> {
     let prefix = key::resources::<IpPoolSpec>();
     let listing = store.list(&prefix).await?;
     let mut changes = store.watch(&prefix, listing.revision);
@@ -110,10 +119,9 @@ async fn watch_host(host: Arc<dyn Host>, drivers: Arc<Drivers>) {
 
 async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &mut BTreeSet<String>) {
     let lost = burst.contains(&HostEvent::Resync);
-    if lost || burst.iter().any(|event| matches!(event, HostEvent::Route(_))) {
-        if let Err(error) = host.ensure_next_hops().await {
-            log::warn!("{error}");
-        }
+    let routes_changed = lost || burst.iter().any(|event| matches!(event, HostEvent::Route(_)));
+    if routes_changed && let Err(error) = host.ensure_next_hops().await {
+        log::warn!("{error}");
     }
     // The kernel drops routes and neighbours of a link that is set down, and they do not come back with it.
     for event in burst {
@@ -135,16 +143,18 @@ async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &
 }
 
 /// Tells the packet filter which bridges are Docker's: what leaves towards them is Docker's to decide.
-async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Arc<crate::dataplane::Dataplane>) {
+async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Dataplane) {
     let mut known = BTreeSet::new();
     loop {
-        let links = host.links().await.map(|links| links.into_iter().map(|link| link.name)).into_iter().flatten();
+        let links =
+            host.links().await.map(|links| links.into_iter().map(|link| link.name)).into_iter().flatten();
         let mut bridges: BTreeSet<String> = links.filter(|name| is_docker_bridge(name)).collect();
         // An engine that does not answer now has told its names before, or the next time.
         let named = docker.networks().await.unwrap_or_default();
         bridges.extend(named.iter().filter_map(crate::docker::DockerNetwork::bridge_name));
         if bridges != known {
-            match dataplane.set_docker_bridges(bridges.iter().cloned().collect()).await {
+            let names: Vec<IfaceName> = bridges.iter().filter_map(|name| IfaceName::new(name).ok()).collect();
+            match dataplane.set_docker_bridges(&names).await {
                 Ok(()) => known = bridges,
                 Err(error) => log::warn!("the packet filter does not know Docker's bridges: {error}"),
             }

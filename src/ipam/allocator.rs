@@ -158,7 +158,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// Fills `ips`; says why they are too few, if they are.
     async fn all(&mut self) -> Result<Option<Shortage>, IpamError> {
-        self.from_own().await?;
+        self.use_own().await?;
         while !self.is_done() {
             let limit = self.limit();
             if self.owned >= limit {
@@ -193,7 +193,7 @@ impl Run<'_> {
     }
 
     /// The blocks that this node has claimed before, in order of their keys.
-    async fn from_own(&mut self) -> Result<(), IpamError> {
+    async fn use_own(&mut self) -> Result<(), IpamError> {
         for (cidr, claim) in std::mem::take(&mut self.own) {
             if self.is_done() {
                 break;

@@ -221,7 +221,7 @@ impl Block {
         });
         let (place, ordinal, ip) = found?;
         self.doc.unallocated.remove(place);
-        self.point(ordinal, owner);
+        self.give(ordinal, owner);
         Some(ip)
     }
 
@@ -233,13 +233,13 @@ impl Block {
         match (place, self.standing(ip)) {
             (Some(place), _) => {
                 let ordinal = self.doc.unallocated.remove(place);
-                self.point(ordinal, owner);
+                self.give(ordinal, owner);
                 Ok(())
             }
             // An ordinal that stands in neither list is free all the same: the damage heals when it is taken.
             (None, Some(Standing::Free)) => {
                 if let Some(ordinal) = self.ordinal(ip) {
-                    self.point(ordinal, owner);
+                    self.give(ordinal, owner);
                 }
                 Ok(())
             }
@@ -248,7 +248,8 @@ impl Block {
     }
 
     /// Releases held addresses: they begin to cool down and are freed at once where `cooldown` is zero. Addresses
-    /// that nobody holds are left as they are.
+    /// that nobody holds are left as they are. A cooling address keeps the sequence number of its assignment, as
+    /// Calico's client was seen to leave it.
     pub fn release(&mut self, ips: &[IpAddr], now: SystemTime, cooldown: Duration) {
         let released =
             AllocationAttribute { released_at: Some(time::rfc3339(now)), ..AllocationAttribute::default() };
@@ -310,6 +311,12 @@ impl Block {
         self.doc.cidr.nth(u128::try_from(ordinal).ok()?)
     }
 
+    /// Gives an ordinal to an owner.
+    fn give(&mut self, ordinal: usize, owner: &AllocationAttribute) {
+        self.point(ordinal, owner);
+        self.doc.sequence_number_for_allocation.insert(ordinal.to_string(), self.doc.sequence_number);
+    }
+
     /// Points an ordinal at an attribute, sharing an equal one that is there already.
     fn point(&mut self, ordinal: usize, owner: &AllocationAttribute) {
         let shared = self.doc.attributes.iter().position(|attribute| attribute == owner);
@@ -320,7 +327,6 @@ impl Block {
         if let Some(slot) = self.doc.allocations.get_mut(ordinal) {
             *slot = Some(index);
         }
-        self.doc.sequence_number_for_allocation.insert(ordinal.to_string(), self.doc.sequence_number);
     }
 
     /// Drops attributes that nothing points at; the others keep their order.

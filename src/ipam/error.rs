@@ -175,7 +175,7 @@ fn exhausted_text(places: &[PoolUsage], why: &Shortage, damaged: &[BlockError]) 
     let _ = match why {
         Shortage::Full => Ok(()),
         Shortage::BlockLimit { owned, limit } => {
-            write!(text, "; this node owns {owned} blocks and may own {limit}")
+            write!(text, "; this node's limit of blocks is reached: {owned} of {limit}")
         }
         Shortage::NoNewBlocks => {
             write!(text, "; the IPAM configuration forbids new blocks (auto_allocate_blocks)")

@@ -8,13 +8,21 @@
 
 use super::error::{Meaning, NetError};
 use super::link::{self, Change, Link};
+use super::route::RouteKind;
 use super::rtnl::{Answer, Ask, Rtnl};
 use super::sysctl::{self, Sysctl};
 use super::{EndpointLink, neigh, route};
 use crate::model::Cidr;
 use crate::model::MacAddress;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+/// How long the kernel's worker may take to make a gateway address usable; commonly less than a millisecond.
+const GATEWAY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Between two looks; the resolution of tokio's timer.
+const GATEWAY_POLL: Duration = Duration::from_millis(1);
 
 /// The pair of one endpoint, as found or made.
 struct Pair {
@@ -103,10 +111,30 @@ async fn program(rtnl: &Rtnl, sysctl: &Sysctl, endpoint: &EndpointLink, pair: &P
         let mut asks: Vec<Ask> =
             link::change(pair.host.index, &pair.host.name, &change).into_iter().collect();
         asks.extend(things.into_iter().map(|thing| thing.add.with_flags(NLM_F_CREATE | NLM_F_REPLACE)));
-        return refusals(rtnl.batch(asks).await?);
+        refusals(rtnl.batch(asks).await?)?;
+    } else {
+        refusals(rtnl.batch(repairs(endpoint, pair)).await?)?;
+        add_missing(rtnl, things).await?;
     }
-    refusals(rtnl.batch(repairs(endpoint, pair)).await?)?;
-    add_missing(rtnl, things).await
+    match endpoint.gateway_v6 {
+        Some(gateway) => wait_for_gateway(rtnl, gateway, &pair.host).await,
+        None => Ok(()),
+    }
+}
+
+/// An IPv6 address that was just added is not the host's own yet: a worker of the kernel adds its local route
+/// (`addrconf_dad_work`), and until then the host does not answer for it.
+async fn wait_for_gateway(rtnl: &Rtnl, gateway: Ipv6Addr, host: &Link) -> Result<(), NetError> {
+    let waiting = tokio::time::Instant::now();
+    while waiting.elapsed() < GATEWAY_DEADLINE {
+        let answer = rtnl.ask(route::lookup_on(gateway, host.index)).await?;
+        if route::kind_of(&answer) == Some(RouteKind::Local) {
+            return Ok(());
+        }
+        tokio::time::sleep(GATEWAY_POLL).await;
+    }
+    let what = format!("wait for address {gateway} dev {}", host.name);
+    Err(NetError::Timeout { what, after: GATEWAY_DEADLINE })
 }
 
 /// `conf/default`'s value is what a new interface gets; "1" if it cannot be read, as Felix has it.

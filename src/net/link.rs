@@ -5,7 +5,7 @@ use crate::model::MacAddress;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -24,7 +24,7 @@ pub struct Link {
     pub mac: Option<MacAddress>,
     /// Whether it is administratively up (`IFF_UP`).
     pub up: bool,
-    /// Whether it has a carrier: for a veth, whether its other end is up too.
+    /// Whether packets pass (`IFF_RUNNING`): for a veth, whether its other end is up, too.
     pub carrier: bool,
     /// Whether it is a loopback device.
     pub loopback: bool,
@@ -54,7 +54,7 @@ impl Link {
             alias: None,
             mac: None,
             up: flags.contains(LinkFlags::Up),
-            carrier: flags.contains(LinkFlags::LowerUp),
+            carrier: flags.contains(LinkFlags::Running),
             loopback: flags.contains(LinkFlags::Loopback),
             mtu: 0,
             kind: None,
@@ -115,13 +115,18 @@ pub(crate) fn create_pair(endpoint: &EndpointLink) -> Ask {
 
 /// Asks for one link by name.
 pub(crate) fn get(name: &str) -> Ask {
-    let message = LinkUnspec::new_with_name(name).build();
+    let message = without_counters(LinkUnspec::new_with_name(name)).build();
     Ask::new(RouteNetlinkMessage::GetLink(message), 0, format!("look up interface {name}"))
 }
 
 /// The message that lists all links.
 pub(crate) fn list() -> RouteNetlinkMessage {
-    RouteNetlinkMessage::GetLink(LinkMessageBuilder::<LinkUnspec>::new().build())
+    RouteNetlinkMessage::GetLink(without_counters(LinkMessageBuilder::<LinkUnspec>::new()).build())
+}
+
+/// Half of an answer is counters, which nobody here reads.
+fn without_counters(message: LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec> {
+    message.append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]))
 }
 
 /// Deletes a link by index, which cannot be another one than the one that was looked at.

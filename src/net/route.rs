@@ -1,6 +1,6 @@
 //! Routes: the host routes of endpoints, and what else stands in the main table.
 
-use super::rtnl::Ask;
+use super::rtnl::{Answer, Ask};
 use crate::model::{Cidr, IpVersion};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -174,11 +174,29 @@ pub(crate) fn delete(destination: Cidr, index: u32, device: &str) -> Ask {
     Ask::new(RouteNetlinkMessage::DelRoute(route), 0, format!("delete route {destination} dev {device}"))
 }
 
-/// Asks the kernel where it would send a packet.
-pub(crate) fn lookup(ip: Ipv4Addr) -> Ask {
-    let mut route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, 32).build();
+fn question(mut route: RouteMessage, what: String) -> Ask {
     route.header.table = RouteHeader::RT_TABLE_UNSPEC;
     route.header.protocol = RouteProtocol::Unspec;
     route.header.kind = RouteType::Unspec;
-    Ask::new(RouteNetlinkMessage::GetRoute(route), 0, format!("look up the route to {ip}"))
+    Ask::new(RouteNetlinkMessage::GetRoute(route), 0, what)
+}
+
+/// Asks the kernel where it would send a packet.
+pub(crate) fn lookup(ip: Ipv4Addr) -> Ask {
+    question(to(Cidr::host(ip.into())), format!("look up the route to {ip}"))
+}
+
+/// Asks the kernel where it would send a packet to a link-local address of one device.
+pub(crate) fn lookup_on(ip: Ipv6Addr, index: u32) -> Ask {
+    let mut route = to(Cidr::host(ip.into()));
+    route.attributes.push(RouteAttribute::Oif(index));
+    question(route, format!("look up the route to {ip}"))
+}
+
+/// What the route in the answer to a lookup does; `None` if there is none.
+pub(crate) fn kind_of(answer: &Answer) -> Option<RouteKind> {
+    answer.messages.iter().find_map(|message| match message {
+        RouteNetlinkMessage::NewRoute(found) => Some(RouteKind::of(found.header.kind)),
+        _ => None,
+    })
 }

@@ -1,10 +1,10 @@
-//! One open rtnetlink socket: many requests in one datagram, one answer for each, always a deadline.
+//! Open rtnetlink sockets: many requests in one datagram, one answer for each, always a deadline.
 //!
 //! The kernel works through a datagram in order, goes on after a request that failed, and answers each
 //! (`net/netlink/af_netlink.c`, `netlink_rcv_skb`), so a batch costs one system call however long it is.
 
 use super::error::NetError;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
@@ -14,13 +14,16 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use rtnetlink::proto::ConnectionHandle;
 use rtnetlink::proto::sys::SocketAddr;
 use std::io;
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// How long one datagram may take. The kernel answers in microseconds; a link deletion elsewhere on the machine can
 /// hold its lock for tens of milliseconds, a dismantled namespace with thousands of links for seconds.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Requests in one datagram: their acknowledgements fit the default receive buffer (212992 bytes, about 1 KiB each).
+const BATCH: usize = 64;
 
 /// How often a dump is repeated when the kernel says that it changed underneath.
 const DUMP_TRIES: usize = 5;
@@ -78,68 +81,93 @@ impl From<Refusal> for NetError {
     }
 }
 
+type Framed = NetlinkMessage<RouteNetlinkMessage>;
 type Conn = ConnectionHandle<RouteNetlinkMessage>;
 
-/// The socket. Clones share it.
+/// A socket with one exchange at a time. A connection sends what it is given at once and reads only when its task gets
+/// a turn: thirty link requests in flight overflow the receive buffer, and an answer that is lost there never comes.
+/// The kernel works on one request after the other anyway. A second dump on a socket would be refused with EBUSY.
+#[derive(Debug)]
+struct Lane {
+    /// Guards the handle while a broken connection is replaced; never held over an await.
+    conn: StdMutex<Conn>,
+    turn: Mutex<()>,
+}
+
+impl Lane {
+    fn open() -> io::Result<Self> {
+        Ok(Self { conn: StdMutex::new(connect()?), turn: Mutex::default() })
+    }
+
+    fn conn(&self) -> MutexGuard<'_, Conn> {
+        self.conn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for its turn, no longer than for an answer.
+    async fn turn(&self, what: &str) -> Result<tokio::sync::MutexGuard<'_, ()>, NetError> {
+        let turn = tokio::time::timeout(DEADLINE, self.turn.lock()).await;
+        turn.map_err(|_elapsed| NetError::Timeout { what: what.to_owned(), after: DEADLINE })
+    }
+
+    fn send(
+        &self,
+        messages: Vec<Framed>,
+        what: &str,
+    ) -> Result<impl Stream<Item = Framed> + use<>, NetError> {
+        let kernel = SocketAddr::new(0, 0);
+        let mut conn = self.conn();
+        if let Ok(replies) = conn.request_batch(messages.clone(), kernel) {
+            return Ok(replies);
+        }
+        // The connection ended before it took the request, so a new one may send it.
+        *conn = connect().map_err(|error| NetError::of_io("open the rtnetlink socket", error))?;
+        conn.request_batch(messages, kernel).map_err(|_closed| broken(what))
+    }
+
+    /// After an exchange without an end, whose late answers must not be taken for those of the next.
+    fn reopen(&self) {
+        match connect() {
+            Ok(fresh) => *self.conn() = fresh,
+            Err(error) => log::warn!("open the rtnetlink socket anew: {error}"),
+        }
+    }
+}
+
+/// The sockets: one for questions and changes, one for lists, which may be long. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Rtnl {
-    /// Guards the handle while a broken connection is replaced; never held over an await.
-    conn: Arc<StdMutex<Conn>>,
-    /// One dump at a time: the kernel answers EBUSY to a second one on the same socket.
-    dumping: Arc<Mutex<()>>,
+    requests: Arc<Lane>,
+    dumps: Arc<Lane>,
 }
 
 impl Rtnl {
-    /// Opens the socket in the network namespace of the calling thread. Needs a tokio runtime, on which a task owns
-    /// the socket until the last clone is dropped.
+    /// Opens the sockets in the network namespace of the calling thread. Needs a tokio runtime, on which a task owns
+    /// each until the last clone is dropped.
     pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self { conn: Arc::new(StdMutex::new(connect()?)), dumping: Arc::default() })
-    }
-
-    fn conn(&self) -> Conn {
-        self.conn.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Ok(Self { requests: Arc::new(Lane::open()?), dumps: Arc::new(Lane::open()?) })
     }
 
     /// Sends all requests in one datagram. The answers stand in the order of the requests.
     pub(crate) async fn batch(&self, asks: Vec<Ask>) -> Result<Vec<Answer>, NetError> {
-        let Some(first) = asks.first().map(|ask| ask.what.clone()) else { return Ok(Vec::new()) };
-        let timeout = || NetError::Timeout { what: first.clone(), after: DEADLINE };
-        tokio::time::timeout(DEADLINE, self.exchange(asks, &first)).await.map_err(|_elapsed| timeout())?
+        let mut answers = Vec::with_capacity(asks.len());
+        let mut asks = asks.into_iter().peekable();
+        let Some(what) = asks.peek().map(|ask| ask.what.clone()) else { return Ok(answers) };
+        let _turn = self.requests.turn(&what).await?;
+        while let Some(first) = asks.peek().map(|ask| ask.what.clone()) {
+            let part: Vec<Ask> = asks.by_ref().take(BATCH).collect();
+            let Ok(exchanged) = tokio::time::timeout(DEADLINE, exchange(&self.requests, part, &first)).await
+            else {
+                self.requests.reopen();
+                return Err(NetError::Timeout { what: first, after: DEADLINE });
+            };
+            answers.extend(exchanged?);
+        }
+        Ok(answers)
     }
 
     /// Sends one request.
     pub(crate) async fn ask(&self, ask: Ask) -> Result<Answer, NetError> {
         Ok(self.batch(vec![ask]).await?.into_iter().next().unwrap_or_default())
-    }
-
-    async fn exchange(&self, asks: Vec<Ask>, first: &str) -> Result<Vec<Answer>, NetError> {
-        let whats: Vec<String> = asks.iter().map(|ask| ask.what.clone()).collect();
-        let messages: Vec<_> =
-            asks.into_iter().map(|ask| framed(ask.message, ask.flags | NLM_F_ACK)).collect();
-        let mut answers: Vec<Answer> = whats.iter().map(|_| Answer::default()).collect();
-        let mut replies = self.send(messages, first)?;
-        // Answers come in the order of the requests, and the sequence numbers are consecutive.
-        let mut base = None;
-        let mut closed = 0;
-        while let Some(reply) = replies.next().await {
-            let sequence = reply.header.sequence_number;
-            let place = sequence.wrapping_sub(*base.get_or_insert(sequence)) as usize;
-            let Some(answer) = answers.get_mut(place) else { continue };
-            match reply.payload {
-                NetlinkPayload::InnerMessage(message) => answer.messages.push(message),
-                NetlinkPayload::Error(error) => {
-                    closed += 1;
-                    let what = whats.get(place).cloned().unwrap_or_default();
-                    answer.refusal = error.code.map(|code| Refusal {
-                        errno: code.get().abs(),
-                        said: kernel_words(&error.header),
-                        what,
-                    });
-                }
-                _ => {}
-            }
-        }
-        if closed == answers.len() { Ok(answers) } else { Err(self.broken(first)) }
     }
 
     /// Asks for everything of a kind. Repeated when the kernel marks the list as interrupted by a change.
@@ -148,12 +176,15 @@ impl Rtnl {
         message: RouteNetlinkMessage,
         what: &str,
     ) -> Result<Vec<RouteNetlinkMessage>, NetError> {
-        let _one_at_a_time = self.dumping.lock().await;
+        let _turn = self.dumps.turn(what).await?;
         let mut listed = Vec::new();
-        for _try in 0..DUMP_TRIES {
-            let once = tokio::time::timeout(DEADLINE, self.dump_once(message.clone(), what)).await;
-            let (list, consistent) =
-                once.map_err(|_elapsed| NetError::Timeout { what: what.to_owned(), after: DEADLINE })??;
+        for _attempt in 0..DUMP_TRIES {
+            let once = tokio::time::timeout(DEADLINE, dump_once(&self.dumps, message.clone(), what)).await;
+            let Ok(listing) = once else {
+                self.dumps.reopen();
+                return Err(NetError::Timeout { what: what.to_owned(), after: DEADLINE });
+            };
+            let (list, consistent) = listing?;
             if consistent {
                 return Ok(list);
             }
@@ -163,52 +194,66 @@ impl Rtnl {
         log::debug!("{what}: the list changed during each of {DUMP_TRIES} reads");
         Ok(listed)
     }
-
-    async fn dump_once(
-        &self,
-        message: RouteNetlinkMessage,
-        what: &str,
-    ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetError> {
-        let mut replies = self.send(vec![framed(message, NLM_F_DUMP)], what)?;
-        let (mut list, mut consistent, mut done) = (Vec::new(), true, false);
-        while let Some(reply) = replies.next().await {
-            consistent &= reply.header.flags & NLM_F_DUMP_INTR == 0;
-            match reply.payload {
-                NetlinkPayload::InnerMessage(message) => list.push(message),
-                NetlinkPayload::Done(_) => done = true,
-                NetlinkPayload::Error(error) => {
-                    return Err(NetError::of_errno(what, error.raw_code(), &kernel_words(&error.header)));
-                }
-                _ => {}
-            }
-        }
-        if done { Ok((list, consistent)) } else { Err(self.broken(what)) }
-    }
-
-    fn send(
-        &self,
-        messages: Vec<NetlinkMessage<RouteNetlinkMessage>>,
-        what: &str,
-    ) -> Result<impl futures::Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + use<>, NetError> {
-        let kernel = SocketAddr::new(0, 0);
-        if let Ok(replies) = self.conn().request_batch(messages.clone(), kernel) {
-            return Ok(replies);
-        }
-        // The connection ended before it took the request, so a new one may send it.
-        let fresh = connect().map_err(|error| NetError::of_io("open the rtnetlink socket", error))?;
-        *self.conn.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
-        fresh.request_batch(messages, kernel).map_err(|_closed| self.broken(what))
-    }
-
-    /// The connection ended between request and answer.
-    fn broken(&self, what: &str) -> NetError {
-        let source =
-            io::Error::new(io::ErrorKind::ConnectionAborted, "the rtnetlink socket closed without an answer");
-        NetError::Kernel { what: what.to_owned(), said: String::new(), source }
-    }
 }
 
-fn framed(message: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
+async fn exchange(lane: &Lane, asks: Vec<Ask>, first: &str) -> Result<Vec<Answer>, NetError> {
+    let whats: Vec<String> = asks.iter().map(|ask| ask.what.clone()).collect();
+    let messages: Vec<_> = asks.into_iter().map(|ask| framed(ask.message, ask.flags | NLM_F_ACK)).collect();
+    let mut answers: Vec<Answer> = whats.iter().map(|_| Answer::default()).collect();
+    let mut replies = lane.send(messages, first)?;
+    // Answers come in the order of the requests, and the sequence numbers are consecutive.
+    let mut base = None;
+    let mut closed = 0;
+    while let Some(reply) = replies.next().await {
+        let sequence = reply.header.sequence_number;
+        let place = sequence.wrapping_sub(*base.get_or_insert(sequence)) as usize;
+        let Some(answer) = answers.get_mut(place) else { continue };
+        match reply.payload {
+            NetlinkPayload::InnerMessage(message) => answer.messages.push(message),
+            NetlinkPayload::Error(error) => {
+                closed += 1;
+                let what = whats.get(place).cloned().unwrap_or_default();
+                answer.refusal = error.code.map(|code| Refusal {
+                    errno: code.get().abs(),
+                    said: kernel_words(&error.header),
+                    what,
+                });
+            }
+            _ => {}
+        }
+    }
+    if closed == answers.len() { Ok(answers) } else { Err(broken(first)) }
+}
+
+async fn dump_once(
+    lane: &Lane,
+    message: RouteNetlinkMessage,
+    what: &str,
+) -> Result<(Vec<RouteNetlinkMessage>, bool), NetError> {
+    let mut replies = lane.send(vec![framed(message, NLM_F_DUMP)], what)?;
+    let (mut list, mut consistent, mut done) = (Vec::new(), true, false);
+    while let Some(reply) = replies.next().await {
+        consistent &= reply.header.flags & NLM_F_DUMP_INTR == 0;
+        match reply.payload {
+            NetlinkPayload::InnerMessage(message) => list.push(message),
+            NetlinkPayload::Done(_) => done = true,
+            NetlinkPayload::Error(error) => {
+                return Err(NetError::of_errno(what, error.raw_code(), &kernel_words(&error.header)));
+            }
+            _ => {}
+        }
+    }
+    if done { Ok((list, consistent)) } else { Err(broken(what)) }
+}
+
+/// The connection ended between request and answer.
+fn broken(what: &str) -> NetError {
+    let source =
+        io::Error::new(io::ErrorKind::ConnectionAborted, "the rtnetlink socket closed without an answer");
+    NetError::Kernel { what: what.to_owned(), said: String::new(), source }
+}
+
+fn framed(message: RouteNetlinkMessage, flags: u16) -> Framed {
     let mut framed = NetlinkMessage::from(message);
     framed.header.flags = NLM_F_REQUEST | flags;
     framed

@@ -1,20 +1,22 @@
 //! The datastore seam: four verbs over keys and bytes, and a revision that orders every change.
 //!
-//! Semantics are etcd's, because etcd is one of the backends: one global revision that grows with each commit, a
+//! Semantics are etcd's, because [`etcd`] is one of the backends: one global revision that grows with each commit, a
 //! key's revision is that of its last change, a transaction applies all of its operations or none, a watch resumes
-//! after any revision that has not been compacted. [`memory`] and [`embedded`] give the same.
+//! after any revision that has not been compacted. [`memory`] and [`embedded`] give the same; `tests/store.rs` holds
+//! all of them against one suite.
 //!
 //! Callers use [`typed`] for documents and [`retry`] for compare-and-swap loops.
 //!
 //! ```text
-//!              MemoryStore     EmbeddedStore ---- writer thread ---- state file (redb)
-//!                     \           /  |
-//!   draft: a Txn       \         /   |  faulty: a test double in front of any store
-//!   on top of a State   mirror: State behind a lock, watches
+//! faulty: a test double in front of any of these
+//!    memory        embedded ---- writer thread ---- state file (redb)        etcd ---- the cluster's etcd
+//!          \       /
+//!           mirror: a state behind a lock, and its watches; draft: transactions on top of a state
 //! ```
 
 mod draft;
 pub mod embedded;
+pub mod etcd;
 pub mod faulty;
 pub mod memory;
 mod mirror;
@@ -24,6 +26,7 @@ mod txn;
 pub mod typed;
 
 pub use embedded::EmbeddedStore;
+pub use etcd::{EtcdOptions, EtcdStore};
 pub use faulty::FaultyStore;
 pub use memory::MemoryStore;
 pub use txn::{Guard, Op, Txn};

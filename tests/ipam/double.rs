@@ -30,7 +30,8 @@ struct State {
     intruders: VecDeque<Intruder>,
     /// The keys of each commit that was applied, in order.
     log: Vec<Vec<String>>,
-    reads: usize,
+    /// Each key or prefix that was read, in order.
+    reads: Vec<String>,
 }
 
 #[derive(Default)]
@@ -87,6 +88,11 @@ impl Double {
         std::mem::take(&mut self.0.lock().unwrap().log)
     }
 
+    /// What was read since the last call.
+    pub(crate) fn take_reads(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().reads)
+    }
+
     pub(crate) fn apply(&self, txn: &Txn) -> Revision {
         let mut state = self.0.lock().unwrap();
         state.revision += 1;
@@ -130,7 +136,7 @@ impl Store for Double {
         async move {
             tokio::task::yield_now().await;
             let mut state = self.0.lock().unwrap();
-            state.reads += 1;
+            state.reads.push(key.to_owned());
             Ok(state.entries.get(key).map(|(value, revision)| Entry {
                 key: key.to_owned(),
                 value: value.clone(),
@@ -144,7 +150,7 @@ impl Store for Double {
         async move {
             tokio::task::yield_now().await;
             let mut state = self.0.lock().unwrap();
-            state.reads += 1;
+            state.reads.push(prefix.to_owned());
             let found = state.entries.iter().filter(|(key, _)| key.starts_with(prefix));
             let entry = |(key, (value, at)): (&String, &(Bytes, u64))| Entry {
                 key: key.clone(),

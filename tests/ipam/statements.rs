@@ -281,7 +281,7 @@ async fn the_block_limit_is_kept_and_said() {
     assert!(matches!(error, IpamError::Exhausted { why: Shortage::BlockLimit { owned: 1, limit: 1 }, .. }));
     assert_eq!(
         error.to_string(),
-        "no free address in pool tiny (10.20.0.0/30): 2 of 4 used; this node owns 1 blocks and may own 1"
+        "no free address in pool tiny (10.20.0.0/30): 2 of 4 used; this node's limit of blocks is reached: 1 of 1"
     );
     assert_eq!(world.claims().len(), 1);
 }
@@ -878,6 +878,24 @@ async fn a_failing_datastore_is_reported_and_leaves_nothing_half_done() {
     assert!(world.auto(&ipam).await.is_ok());
     assert_eq!(world.claims().len(), 1, "the same claim was finished");
     world.check();
+}
+
+#[tokio::test]
+async fn a_new_host_in_a_large_cluster_reads_all_blocks_once() {
+    let world = World::empty();
+    world.node("docker-1", "{}");
+    world.pool("large", r#"{"cidr":"10.64.0.0/10","blockSize":26}"#);
+    for n in 0..10_000_u32 {
+        let cidr = format!("{}/26", std::net::Ipv4Addr::from_bits((10 << 24) + (64 << 16) + n * 64));
+        let text = full(&cidr, &"host:docker-2".into(), 64, "docker-2").to_string();
+        world.store.put(&block_key(&cidr), &text);
+    }
+    world.store.take_reads();
+    world.auto(&world.ipam("docker-1")).await.unwrap();
+    let reads = world.store.take_reads();
+    let lists = reads.iter().filter(|key| key.ends_with("/ipv4/block/") && key.contains("/assignment/"));
+    assert_eq!(lists.count(), 1, "{reads:?}");
+    assert!(reads.len() < 12, "{reads:?}");
 }
 
 #[test]

@@ -365,6 +365,30 @@ fn flipped_bits_are_refused_or_harmless() {
 }
 
 #[test]
+fn lost_and_mixed_up_pages_are_refused_or_harmless() {
+    const PAGE: usize = 4096;
+    let folder = tempfile::tempdir().unwrap();
+    for closed in [true, false] {
+        let (intact, listings) = sample(&folder.path().join(format!("{closed}")), closed);
+        let path = folder.path().join("pages.redb");
+        let pages = intact.chunks(PAGE).enumerate().filter(|(_, page)| page.iter().any(|byte| *byte != 0));
+        let pages: Vec<usize> = pages.map(|(page, _)| page * PAGE).collect();
+        let random_page = || pages[usize::try_from(random() % pages.len() as u64).unwrap()];
+        for round in 0..ROUNDS {
+            let mut damaged = intact.clone();
+            let (from, to) = (random_page(), random_page());
+            match round % 2 {
+                0 => damaged[to..to + PAGE].fill(0),
+                _ => damaged.copy_within(from..from + PAGE, to),
+            }
+            let what = format!("closed {closed}, page at {to} from {from}, round {round}");
+            let found = open_damaged(&path, &damaged, &listings, &what);
+            assert!(found.is_none_or(|found| found + 2 >= listings.len()), "{what}: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn truncated_files_are_refused_or_harmless() {
     let folder = tempfile::tempdir().unwrap();
     for closed in [true, false] {
