@@ -1,6 +1,14 @@
 //! The host's packet filter against the kernel: a host with two containers of ours, a container on Docker's bridge, and
 //! a machine outside, each a network namespace inside the test's own.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::too_many_lines
+)]
+
 #[path = "support/nsrun.rs"]
 mod nsrun;
 
@@ -458,12 +466,16 @@ fn spoofed_sources_and_unknown_interfaces_are_dropped() {
             send(spoofed.to_owned());
             send(own.to_owned());
             lab.eventually("the honest packet arrives", || !seen.lock().unwrap().is_empty());
+            run(&format!("nsenter --net=/run/netns/c1 ip addr del {spoofed} dev eth0"));
             let senders: Vec<IpAddr> = std::mem::take(&mut *seen.lock().unwrap());
             let host = if to.is_ipv6() { HOST[1] } else { HOST[0] };
             assert_eq!(senders, [host.parse::<IpAddr>().unwrap()], "spoofed {spoofed}");
         }
+        // The kernel's own multicast reports from the unspecified address may be counted as well.
         let text = run("nft list chain inet calico-docker rpf");
-        assert!(text.contains("packets 3"), "{text}");
+        let dropped =
+            text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse::<u32>();
+        assert!(dropped.unwrap() >= 3, "{text}");
 
         reaches("c1", C2, true);
         lab.block(lab.dataplane.remove_endpoint(&iface("cali2"))).unwrap();
@@ -750,14 +762,20 @@ fn a_restarted_process_adopts_the_kernels_state_without_losing_a_packet() {
         let again = Lab::start(options());
         assert_eq!(again.repairs(), 0, "nothing had to be changed");
         stream.await_more();
-        // A new version has other rules; then one has another skeleton, so the table is replaced.
+        drop(again);
+        // A new version has other rules, and does not know a chain and a set of the old one.
         for round in 0..20 {
             let action = if round % 2 == 0 { HostAction::Drop } else { HostAction::Return };
             let next = Lab::start(Options { host_action: action, ..options() });
             assert_eq!(next.repairs(), 1);
             stream.await_more();
             drop(next);
-            run("nft add chain inet calico-docker extra");
+            lines(
+                "nft add chain inet calico-docker extra
+                nft 'add map inet calico-docker extra { type ifname : verdict; }'
+                nft 'add element inet calico-docker extra { \"cali1\" : jump extra }'
+                nft insert rule inet calico-docker forward iifname vmap @extra",
+            );
             stream.await_more();
         }
         let (echoed, lost) = stream.end();

@@ -1,7 +1,7 @@
 //! Differences between what is desired and what is there, as batches. Pure.
 
 use super::render::Entries;
-use crate::nft::{Batch, Data, Element, ElementKey, Op, Table, TableId};
+use crate::nft::{Batch, Data, Element, ElementKey, Op, SetContents, Table, TableId};
 use std::collections::BTreeMap;
 
 type Elements = BTreeMap<ElementKey, Option<Data>>;
@@ -36,9 +36,12 @@ pub(super) struct Repair {
     pub(super) findings: Vec<String>,
 }
 
-/// Compares a table with how it should be. `None` if nothing is to be done. While the skeleton (chains with their
-/// hooks, sets with their types) is right, only what differs is changed and counters survive; otherwise the whole table
-/// is replaced, in the same single transaction, so that packets see the old or the new one and nothing between.
+/// Compares a table with how it should be. `None` if nothing is to be done.
+///
+/// Only what differs is changed, in one transaction: rules switch for a packet as a whole, and counters survive. Where
+/// something of ours stands there in another form, which cannot be changed in place, the table is replaced, also in one
+/// transaction; then a packet that is in the middle of the old rules may find its map empty already, because the kernel
+/// switches elements and rules by one counter that each lookup reads anew (`nft_set_elem_active`), and is dropped.
 pub(super) fn repair(id: &TableId, desired: &Table, actual: Option<&Table>) -> Option<Repair> {
     let Some(actual) = actual else {
         return Some(Repair {
@@ -46,45 +49,84 @@ pub(super) fn repair(id: &TableId, desired: &Table, actual: Option<&Table>) -> O
             findings: vec!["the table was missing".to_owned()],
         });
     };
-    if let Some(finding) = skeleton_differs(desired, actual) {
+    if let Some(finding) = conflict(desired, actual) {
         return Some(Repair { batch: replacement(id, desired), findings: vec![finding] });
     }
-    let mut batch = Batch::new(id.clone());
-    let mut findings = Vec::new();
-    for (name, want) in &desired.sets {
-        let Some(have) = actual.sets.get(name) else { continue };
-        if have.elements != want.elements {
-            set_delta(&mut batch, name, &have.elements, &want.elements);
-            findings.push(format!("set {name} had other elements"));
-        }
-    }
-    let none = Vec::new();
-    for (chain, want) in &desired.rules {
-        let have = actual.rules.get(chain).unwrap_or(&none);
-        if have.len() != want.len() || have.iter().zip(want).any(|(h, w)| !h.same_as(w)) {
-            batch.push(Op::FlushChain(chain.clone()));
-            want.iter().for_each(|rule| batch.push(Op::AddRule(rule.clone())));
-            findings.push(format!("chain {chain} had other rules"));
-        }
-    }
-    (!findings.is_empty()).then_some(Repair { batch, findings })
+    let mut repair = Repair { batch: Batch::new(id.clone()), findings: Vec::new() };
+    repair.add_missing(desired, actual);
+    repair.fix_elements(desired, actual);
+    repair.fix_rules(desired, actual);
+    repair.delete_extra(desired, actual);
+    (!repair.findings.is_empty()).then_some(repair)
 }
 
-fn skeleton_differs(desired: &Table, actual: &Table) -> Option<String> {
+/// What is there under one of our names and cannot become ours.
+fn conflict(desired: &Table, actual: &Table) -> Option<String> {
     if desired.flags != actual.flags {
         return Some("the table had other flags".to_owned());
     }
-    if desired.chains != actual.chains {
-        let wrong = desired.chains.iter().find(|(name, chain)| actual.chains.get(*name) != Some(*chain));
-        let foreign = actual.chains.keys().find(|name| !desired.chains.contains_key(*name));
-        let name = wrong.map(|(name, _)| name).or(foreign);
-        return Some(format!("chain {} was missing, changed or none of ours", name.map_or("", |n| n)));
+    let chain =
+        desired.chains.values().find(|want| actual.chains.get(&want.name).is_some_and(|have| have != *want));
+    if let Some(chain) = chain {
+        return Some(format!("chain {} had another form", chain.name));
     }
-    let kind = |table: &Table, name: &String| table.sets.get(name).map(|contents| contents.set.clone());
-    let mut names = desired.sets.keys().chain(actual.sets.keys());
-    names
-        .find(|name| kind(desired, name) != kind(actual, name))
-        .map(|name| format!("set {name} was missing, changed or none of ours"))
+    let differs =
+        |want: &&SetContents| actual.sets.get(&want.set.name).is_some_and(|have| have.set != want.set);
+    desired.sets.values().find(differs).map(|want| format!("set {} had another form", want.set.name))
+}
+
+impl Repair {
+    fn found(&mut self, finding: String, ops: impl IntoIterator<Item = Op>) {
+        self.findings.push(finding);
+        self.batch.ops.extend(ops);
+    }
+
+    fn add_missing(&mut self, desired: &Table, actual: &Table) {
+        for (name, want) in desired.sets.iter().filter(|(name, _)| !actual.sets.contains_key(*name)) {
+            self.found(format!("set {name} was missing"), [Op::AddSet(want.set.clone())]);
+        }
+        for (name, want) in desired.chains.iter().filter(|(name, _)| !actual.chains.contains_key(*name)) {
+            self.found(format!("chain {name} was missing"), [Op::AddChain(want.clone())]);
+        }
+    }
+
+    fn fix_elements(&mut self, desired: &Table, actual: &Table) {
+        let none = Elements::new();
+        for (name, want) in &desired.sets {
+            let have = actual.sets.get(name).map_or(&none, |contents| &contents.elements);
+            if *have != want.elements {
+                set_delta(&mut self.batch, name, have, &want.elements);
+                self.findings.push(format!("set {name} had other elements"));
+            }
+        }
+    }
+
+    fn fix_rules(&mut self, desired: &Table, actual: &Table) {
+        let none = Vec::new();
+        for (chain, want) in &desired.rules {
+            let have = actual.rules.get(chain).unwrap_or(&none);
+            if have.len() != want.len() || have.iter().zip(want).any(|(h, w)| !h.same_as(w)) {
+                let rules = want.iter().map(|rule| Op::AddRule(rule.clone()));
+                let ops: Vec<Op> = std::iter::once(Op::FlushChain(chain.clone())).chain(rules).collect();
+                self.found(format!("chain {chain} had other rules"), ops);
+            }
+        }
+    }
+
+    /// What refers goes before what it refers to: rules, then maps, then chains. Anonymous sets go with their rules.
+    fn delete_extra(&mut self, desired: &Table, actual: &Table) {
+        let chains: Vec<&String> =
+            actual.chains.keys().filter(|name| !desired.chains.contains_key(*name)).collect();
+        let sets =
+            actual.sets.keys().filter(|name| !desired.sets.contains_key(*name) && !name.starts_with("__"));
+        self.batch.ops.extend(chains.iter().map(|name| Op::FlushChain((*name).clone())));
+        for name in sets {
+            self.found(format!("set {name} is none of ours"), [Op::DeleteSet(name.clone())]);
+        }
+        for name in chains {
+            self.found(format!("chain {name} is none of ours"), [Op::DeleteChain(name.clone())]);
+        }
+    }
 }
 
 /// The batch that makes the table right whatever stands there now: it is added (so that it exists), deleted and made.

@@ -273,21 +273,26 @@ fn published() -> Vec<Rule> {
 
 /// Packets of endpoints need the consent of both ends. What goes out to one of Docker's bridges is not marked: Docker
 /// up to 27 keeps unpublished containers apart by the DROP policy of FORWARD alone, and our mark would override it.
+/// The mark is asked for after each dispatch, because a packet that is under way while a batch switches may meet a map
+/// that leads to a new shape whose rules it does not see yet.
 fn forward(options: &Options) -> Vec<Rule> {
     let forward = || Rule::in_chain("forward");
     let wl = || Rule::in_chain("wl-forward");
     let accept = || Rule::in_chain("wl-accept");
     let (from, to) = (|| Rule::in_chain("from-dispatch"), || Rule::in_chain("to-dispatch"));
-    let unknown = "unknown workload interface";
+    let (unknown, undecided) = ("unknown workload interface", "no rule accepted");
+    let marks = options.marks;
     vec![
         forward().iifname(CALI).goto("wl-forward"),
         forward().oifname(CALI).goto("wl-forward"),
         wl().iifname(CALI).jump("from-dispatch"),
+        wl().iifname(CALI).unmarked(marks.accept).drop_because(undecided),
         wl().oifname(CALI).jump("to-dispatch"),
-        Rule::in_chain("wl-forward").goto("wl-accept"),
-        accept().set_mark(options.marks.both(), 0),
+        wl().oifname(CALI).unmarked(marks.accept).drop_because(undecided),
+        wl().goto("wl-accept"),
+        accept().set_mark(marks.both(), 0),
         accept().oifname_in(BRIDGES).accept(),
-        accept().set_mark(options.marks.pass, options.marks.accept),
+        accept().set_mark(marks.pass, marks.accept),
         accept().accept(),
         from().iifname_vmap(FROM_WL),
         from().drop_because(unknown),
@@ -323,6 +328,7 @@ fn input(options: &Options) -> Vec<Rule> {
         Rule::in_chain("input").iifname(CALI).goto("wl-to-host"),
         host().icmpv6_in(ICMPV6).accept(),
         host().jump("from-dispatch"),
+        host().unmarked(options.marks.accept).drop_because("no rule accepted"),
     ];
     match options.host_action {
         HostAction::Drop => rules.push(host().drop_because("DefaultEndpointToHostAction")),

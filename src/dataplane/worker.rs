@@ -114,10 +114,10 @@ impl Worker {
 
     async fn wake(&mut self) {
         let now = Instant::now();
-        if self.table.due <= now {
-            if let Err(error) = self.resync().await {
-                log::warn!("{error}");
-            }
+        if self.table.due <= now
+            && let Err(error) = self.resync().await
+        {
+            log::warn!("{error}");
         }
         if self.guard.due <= now {
             self.assert_guard().await;

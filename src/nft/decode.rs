@@ -4,7 +4,7 @@
 //! empty type: a comparison then finds them different, and nothing is misread.
 
 use super::attr::{Reader, text};
-use super::encode::RANDOM_FULLY;
+use super::encode_expr::RANDOM_FULLY;
 use super::wire::{self, chain, data, elem, rule, set, table};
 use super::{
     BaseChain, Chain, ChainKind, CmpOp, CtKey, Data, DataType, Element, ElementKey, Expr, Family, FibResult,
