@@ -142,3 +142,147 @@ pub(super) fn replacement(id: &TableId, desired: &Table) -> Batch {
     batch.ops.extend(desired.rules.values().flatten().map(|rule| Op::AddRule(rule.clone())));
     batch
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::desired::Desired;
+    use crate::dataplane::{Options, render};
+    use crate::nft::{Chain, Rule, Set, SetData, Verdict};
+    use proptest::prelude::*;
+
+    /// What the kernel does with a batch, including what it refuses.
+    fn commit(table: Option<Table>, batch: &Batch) -> Option<Table> {
+        let mut table = table;
+        for op in &batch.ops {
+            if let Op::AddTable = op {
+                table.get_or_insert_default();
+                continue;
+            }
+            let there = table.as_mut().expect("the table exists");
+            match op {
+                Op::DeleteTable => table = None,
+                Op::AddChain(chain) => {
+                    assert!(
+                        there
+                            .chains
+                            .insert(chain.name.clone(), chain.clone())
+                            .is_none_or(|old| old == *chain)
+                    );
+                    there.rules.entry(chain.name.clone()).or_default();
+                }
+                Op::DeleteChain(name) => {
+                    let refers =
+                        |v: &Verdict| matches!(v, Verdict::Jump(to) | Verdict::Goto(to) if to == name);
+                    let data = there.sets.values().flat_map(|set| set.elements.values()).flatten();
+                    assert!(
+                        !data.into_iter().any(|d| matches!(d, Data::Verdict(v) if refers(v))),
+                        "{name} is in use"
+                    );
+                    there.chains.remove(name).expect("the chain exists");
+                    there.rules.remove(name);
+                }
+                Op::FlushChain(name) => there.rules.get_mut(name).expect("the chain exists").clear(),
+                Op::AddRule(rule) => {
+                    there.rules.get_mut(&rule.chain).expect("the chain exists").push(rule.clone())
+                }
+                Op::AddSet(set) => {
+                    let contents = SetContents { set: set.clone(), elements: Elements::new() };
+                    assert!(there.sets.insert(set.name.clone(), contents).is_none());
+                }
+                Op::DeleteSet(name) => assert!(there.sets.remove(name).is_some()),
+                Op::AddElements { set, elements } => {
+                    let set = there.sets.get_mut(set).expect("the set exists");
+                    for e in elements {
+                        assert!(set.elements.insert(e.key.clone(), e.data.clone()).is_none());
+                    }
+                }
+                Op::DeleteElements { set, elements } => {
+                    let set = there.sets.get_mut(set).expect("the set exists");
+                    elements.iter().for_each(|e| assert!(set.elements.remove(&e.key).is_some()));
+                }
+                Op::AddTable | Op::DeleteRule { .. } => unreachable!(),
+            }
+        }
+        table
+    }
+
+    fn desired() -> Table {
+        let mut desired = Desired::default();
+        for name in ["cali1", "cali2"] {
+            desired.endpoints.insert(name.parse().unwrap());
+        }
+        render::table(&desired, &Options::default())
+    }
+
+    /// One thing that somebody may do to our table.
+    fn disturb(table: &mut Table, stroke: usize, pick: usize) {
+        let chain = table.chains.keys().nth(pick % table.chains.len()).cloned().unwrap_or_default();
+        let set = table.sets.keys().nth(pick % table.sets.len()).cloned().unwrap_or_default();
+        let extra = format!("extra{pick}");
+        match stroke {
+            0 => table.flags = 1,
+            1 => drop(table.rules.entry(chain).or_default().pop()),
+            2 => table.rules.entry(chain.clone()).or_default().insert(0, Rule::in_chain(&chain).accept()),
+            3 => {
+                table.chains.remove(&chain);
+                table.rules.remove(&chain);
+                table.rules.values_mut().for_each(Vec::clear);
+                table.sets.values_mut().for_each(|contents| contents.elements.clear());
+            }
+            4 => {
+                table.chains.insert(extra.clone(), Chain { name: extra.clone(), base: None });
+                let to_extra = Element::entry(vec![1; 16], Data::Verdict(Verdict::Goto(extra.clone())));
+                table.rules.insert(extra, Vec::new());
+                if let Some(map) = table.sets.get_mut("from-wl") {
+                    map.elements.insert(to_extra.key, to_extra.data);
+                }
+            }
+            5 => table.sets.get_mut(&set).unwrap().elements.clear(),
+            6 => {
+                let foreign =
+                    Set { name: extra.clone(), key: Vec::new(), data: SetData::None, interval: false };
+                table.sets.insert(extra, SetContents { set: foreign, elements: Elements::new() });
+            }
+            7 => table.sets.get_mut(&set).unwrap().set.interval ^= true,
+            8 => drop(table.sets.remove(&set)),
+            _ => table.chains.get_mut(&chain).unwrap().base = None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_done_to_the_table_one_batch_puts_it_right(
+            strokes in proptest::collection::vec((0_usize..10, any::<usize>()), 0..6),
+        ) {
+            let want = desired();
+            let mut actual = want.clone();
+            for (stroke, pick) in strokes {
+                disturb(&mut actual, stroke, pick);
+            }
+            let id = render::table_id();
+            match repair(&id, &want, Some(&actual)) {
+                None => prop_assert_eq!(actual, want),
+                Some(repair) => prop_assert_eq!(commit(Some(actual), &repair.batch), Some(want)),
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_table_is_made_and_a_right_one_left_alone() {
+        let (id, want) = (render::table_id(), desired());
+        let repair = super::repair(&id, &want, None).unwrap();
+        assert_eq!(repair.findings, ["the table was missing"]);
+        assert_eq!(commit(None, &repair.batch).as_ref(), Some(&want));
+        assert!(super::repair(&id, &want, Some(&want)).is_none());
+    }
+
+    #[test]
+    fn one_lost_element_costs_one_operation() {
+        let (id, want) = (render::table_id(), desired());
+        let mut actual = want.clone();
+        actual.sets.get_mut("to-wl").unwrap().elements.pop_first();
+        let repair = super::repair(&id, &want, Some(&actual)).unwrap();
+        assert_eq!(repair.batch.ops.len(), 1);
+    }
+}

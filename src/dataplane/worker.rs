@@ -294,7 +294,7 @@ impl Worker {
         let mut batch = Batch::new(render::table_id());
         batch.ops = vec![Op::AddTable, Op::DeleteTable];
         let removed = self.commit(&batch).await;
-        self.status.send_modify(|status| status.in_force = false);
+        self.status.send_modify(|status| *status = Status { repairs: status.repairs, ..Status::default() });
         removed.map_err(|source| DataplaneError::Kernel { attempt: "remove the packet filter", source })?;
         if failures.is_empty() { Ok(()) } else { Err(DataplaneError::Guard(failures.join("; "))) }
     }
