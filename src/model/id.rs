@@ -94,12 +94,7 @@ const MAX_DOCKER_ID: usize = 128;
 /// Docker's ids must be safe in file names, etcd keys and label values.
 fn docker_id(what: &'static str, text: &str) -> Result<(), IdError> {
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    check(
-        what,
-        text,
-        !text.is_empty() && text.len() <= MAX_DOCKER_ID && plain,
-        "1 to 128 letters or digits expected",
-    )
+    check(what, text, !text.is_empty() && text.len() <= MAX_DOCKER_ID && plain, "1 to 128 letters or digits expected")
 }
 
 fn short_of(text: &str, len: usize) -> &str {
@@ -151,12 +146,7 @@ impl EndpointId {
 impl NodeName {
     /// Checks and wraps a node name; it is not lower-cased here, see [`NodeName::from_hostname`].
     pub fn new(text: &str) -> Result<Self, IdError> {
-        check(
-            "node name",
-            text,
-            is_dns_subdomain(text),
-            "lower case alphanumeric characters, '-' or '.' expected",
-        )?;
+        check("node name", text, is_dns_subdomain(text), "lower case alphanumeric characters, '-' or '.' expected")?;
         Ok(Self(text.to_owned()))
     }
 
@@ -179,12 +169,7 @@ impl IfaceName {
     /// Checks and wraps an interface name.
     pub fn new(text: &str) -> Result<Self, IdError> {
         let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-        check(
-            "interface name",
-            text,
-            !text.is_empty() && text.len() <= 15 && plain,
-            "1 to 15 of [a-zA-Z0-9_.-] expected",
-        )?;
+        check("interface name", text, !text.is_empty() && text.len() <= 15 && plain, "1 to 15 of [a-zA-Z0-9_.-] expected")?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -233,11 +218,7 @@ impl FromStr for MacAddress {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let invalid = || IdError::Invalid {
-            what: "MAC address",
-            text: text.to_owned(),
-            why: "aa:bb:cc:dd:ee:ff expected",
-        };
+        let invalid = || IdError::Invalid { what: "MAC address", text: text.to_owned(), why: "aa:bb:cc:dd:ee:ff expected" };
         let parts: Vec<u8> = text
             .split([':', '-'])
             .map(|part| match part.len() {
