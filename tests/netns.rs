@@ -615,3 +615,74 @@ fn fifty_endpoints_at_once_come_and_go() {
         assert_nothing_else(&before).await;
     });
 }
+
+/// One UDP flow in the connection tracking table, written as a program like `conntrack -I` does. `answers` is the
+/// source of the other direction: the destination, or behind a destination NAT another address.
+fn insert_flow(from: IpAddr, to: IpAddr, answers: IpAddr, port: u16) {
+    let attribute = |kind: u16, value: &[u8]| {
+        let mut bytes = [u16::try_from(value.len() + 4).unwrap().to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let nested = |kind: u16, parts: &[Vec<u8>]| attribute(kind | 0x8000, &parts.concat());
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let first_kind = if from.is_ipv4() { 1 } else { 3 };
+    let tuple = |kind: u16, source: (IpAddr, u16), destination: (IpAddr, u16)| {
+        let ip =
+            [attribute(first_kind, &octets(source.0)), attribute(first_kind + 1, &octets(destination.0))];
+        let ports = [
+            attribute(1, &[17]),
+            attribute(2, &source.1.to_be_bytes()),
+            attribute(3, &destination.1.to_be_bytes()),
+        ];
+        nested(kind, &[nested(1, &ip), nested(2, &ports)])
+    };
+    let body = [
+        vec![if from.is_ipv4() { 2 } else { 10 }, 0, 0, 0],
+        tuple(1, (from, port), (to, 53)),
+        tuple(2, (answers, 53), (from, port)),
+        attribute(7, &600_u32.to_be_bytes()),
+    ]
+    .concat();
+    let mut message = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
+    // IPCTNL_MSG_CT_NEW of ctnetlink; REQUEST, ACK, EXCL, CREATE.
+    message.extend([(1_u16 << 8).to_ne_bytes(), (1_u16 | 4 | 0x200 | 0x400).to_ne_bytes()].concat());
+    message.extend([0; 8]);
+    message.extend(body);
+    let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_NETFILTER).unwrap();
+    socket.send_to(&message, &netlink_sys::SocketAddr::new(0, 0), 0).unwrap();
+    let (answer, _kernel) = socket.recv_from_full().unwrap();
+    assert_eq!(answer[16..20], [0; 4], "the kernel refuses the flow {from} to {to}");
+}
+
+fn flows() -> usize {
+    sysctl("netfilter/nf_conntrack_count").parse().unwrap()
+}
+
+#[test]
+fn flushing_an_address_forgets_its_flows_in_both_directions_and_no_others() {
+    netns::run(|| async {
+        let host = kernel().await;
+        assert_eq!(host.flush_conntrack(&[ip("10.65.0.1")]).await.unwrap(), 0);
+        let (mine, other, service) = (ip("10.65.0.1"), ip("10.65.0.2"), ip("192.0.2.80"));
+        // More than one datagram of deletions.
+        (0..150).for_each(|n| insert_flow(mine, other, other, 1000 + n));
+        insert_flow(other, mine, mine, 2000);
+        insert_flow(other, service, mine, 2001);
+        insert_flow(other, service, service, 2002);
+        insert_flow(ip("fd00::1"), ip("fd00::2"), ip("fd00::2"), 2003);
+        insert_flow(ip("fd00::2"), ip("fd00::3"), ip("fd00::3"), 2004);
+        assert_eq!(flows(), 155);
+        assert_eq!(host.flush_conntrack(&[mine]).await.unwrap(), 152);
+        assert_eq!(flows(), 3);
+        assert_eq!(host.flush_conntrack(&[mine, ip("fd00::1")]).await.unwrap(), 1);
+        assert_eq!(flows(), 2);
+        assert_eq!(host.flush_conntrack(&[service, ip("fd00::3")]).await.unwrap(), 2);
+        assert_eq!(flows(), 0);
+        assert!(host.check().await.unwrap().conntrack);
+    });
+}

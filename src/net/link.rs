@@ -135,6 +135,21 @@ pub(crate) fn delete(index: u32, name: &str) -> Ask {
     Ask::new(RouteNetlinkMessage::DelLink(message), 0, format!("delete interface {name}"))
 }
 
+/// The group of links that are about to be deleted together: the letters "cali".
+const DOOMED: u32 = u32::from_be_bytes(*b"cali");
+
+/// Puts a link in the group of those to be deleted.
+pub(crate) fn doom(index: u32, name: &str) -> Ask {
+    let message = LinkUnspec::new_with_index(index).link_group(DOOMED).build();
+    Ask::new(RouteNetlinkMessage::SetLink(message), 0, format!("delete interface {name}"))
+}
+
+/// Deletes all links of that group at once (kernel `rtnl_group_dellink`).
+pub(crate) fn delete_doomed() -> Ask {
+    let message = LinkMessageBuilder::<LinkUnspec>::new().link_group(DOOMED).build();
+    Ask::new(RouteNetlinkMessage::DelLink(message), 0, "delete interfaces by group")
+}
+
 /// What is to change on one end of a pair that exists.
 #[derive(Debug, Default)]
 pub(crate) struct Change<'a> {

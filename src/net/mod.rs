@@ -10,6 +10,7 @@ mod conntrack;
 mod endpoint;
 mod error;
 pub mod faulty;
+mod gather;
 mod kernel;
 mod link;
 mod monitor;
