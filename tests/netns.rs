@@ -15,6 +15,8 @@ use futures::{FutureExt, StreamExt};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
 use rtnetlink::IpVersion;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -492,6 +494,58 @@ fn check_tells_a_wrong_sysctl_root() {
     });
 }
 
+/// Binds `/proc/sys/net` to another path in a mount namespace of the calling thread, and of the threads that it starts.
+fn bind_sysnet(path: &std::path::Path, flags: MsFlags) {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some(SYSNET), path, none, MsFlags::MS_BIND, none).unwrap();
+    mount(none, path, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags, none).unwrap();
+}
+
+#[test]
+fn sysctls_are_written_through_a_bind_mount_as_in_a_managed_plugin() {
+    netns::run(|| async {
+        let root = tempfile::tempdir().unwrap();
+        bind_sysnet(root.path(), MsFlags::MS_NOSUID);
+        let host = KernelHost::open(root.path()).await.unwrap();
+        host.check().await.unwrap();
+        host.enable_forwarding().await.unwrap();
+        let endpoint = endpoint(1, 1);
+        host.ensure_endpoint(&endpoint).await.unwrap();
+        assert_exact(&endpoint).await;
+    });
+}
+
+#[test]
+fn a_read_only_sysctl_mount_is_explained_and_nothing_is_left() {
+    netns::run(|| async {
+        let root = tempfile::tempdir().unwrap();
+        bind_sysnet(root.path(), MsFlags::MS_RDONLY);
+        let host = KernelHost::open(root.path()).await.unwrap();
+        let before = Ip::open().everything().await;
+        for error in
+            [host.check().await.unwrap_err(), host.ensure_endpoint(&endpoint(1, 1)).await.unwrap_err()]
+        {
+            assert!(matches!(error, NetError::ReadOnly { .. }), "{error}");
+            assert!(error.to_string().contains("/proc/sys/net must be mounted writable"), "{error}");
+        }
+        assert_nothing_else(&before).await;
+    });
+}
+
+#[test]
+fn another_loopback_route_holds_the_next_hops_too() {
+    netns::run(|| async {
+        let host = kernel().await;
+        let net = Ip::open();
+        net.route(ip("169.254.0.0"), 16, None, "lo").await;
+        let before = net.everything().await;
+        assert_eq!(host.ensure_next_hops().await.unwrap(), NextHops::ByHost);
+        assert_nothing_else(&before).await;
+    });
+}
+
 #[test]
 fn routes_of_the_host_are_listed_with_their_device() {
     netns::run(|| async {
@@ -505,6 +559,7 @@ fn routes_of_the_host_are_listed_with_their_device() {
         let routes = host.host_routes().await.unwrap();
         let find = |text: &str| routes.iter().find(|route| route.destination.to_string() == text).unwrap();
         assert!(find("192.0.2.0/24").is_on_link());
+        assert!(routes.iter().all(|route| !route.touches_next_hops()), "{routes:?}");
         assert_eq!(find("10.0.0.0/8").gateway, Some(ip("192.0.2.1")));
         assert_eq!(find("10.0.0.0/8").device.as_deref(), Some("eth0"));
         assert_eq!(find("fd00:65::1/128").device.as_deref(), Some("cali00000000001"));

@@ -67,8 +67,18 @@ async fn find_or_make(rtnl: &Rtnl, endpoint: &EndpointLink) -> Result<Pair, NetE
     let mut answers = rtnl.batch(asks).await?.into_iter();
     let mut next = || answers.next().unwrap_or_default();
     let (created, host, temp) = (next(), next(), next());
-    let temp = found(temp)?;
-    match (created.refusal, found(host)?) {
+    let (host, temp) = match (found(host), found(temp)) {
+        (Ok(host), Ok(temp)) => (host, temp),
+        (host, temp) => {
+            let mut errors: Vec<NetError> = host.err().into_iter().chain(temp.err()).collect();
+            if created.refusal.is_none() {
+                let undone = rtnl.ask(link::delete_by_name(endpoint.host.as_str())).await;
+                errors.extend(undone.and_then(|answer| absent_is_fine(vec![answer])).err());
+            }
+            return Err(NetError::of_all(errors).unwrap_or(NetError::Stopped));
+        }
+    };
+    match (created.refusal, host) {
         (None, Some(host)) => Ok(Pair { host, temp, made: true }),
         (None, None) => Err(NetError::NotThere { what: format!("look up new interface {}", endpoint.host) }),
         (Some(refusal), Some(host)) if Meaning::of(refusal.errno) == Meaning::AlreadyThere => {

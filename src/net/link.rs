@@ -119,6 +119,12 @@ pub(crate) fn get(name: &str) -> Ask {
     Ask::new(RouteNetlinkMessage::GetLink(message), 0, format!("look up interface {name}"))
 }
 
+/// Asks for one link by index.
+pub(crate) fn get_by_index(index: u32) -> Ask {
+    let message = without_counters(LinkUnspec::new_with_index(index)).build();
+    Ask::new(RouteNetlinkMessage::GetLink(message), 0, format!("look up interface {index}"))
+}
+
 /// The message that lists all links.
 pub(crate) fn list() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(without_counters(LinkMessageBuilder::<LinkUnspec>::new()).build())
@@ -132,6 +138,12 @@ fn without_counters(message: LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuild
 /// Deletes a link by index, which cannot be another one than the one that was looked at.
 pub(crate) fn delete(index: u32, name: &str) -> Ask {
     let message = LinkUnspec::new_with_index(index).build();
+    Ask::new(RouteNetlinkMessage::DelLink(message), 0, format!("delete interface {name}"))
+}
+
+/// Deletes a link by name: one that was just made and cannot be looked up.
+pub(crate) fn delete_by_name(name: &str) -> Ask {
+    let message = LinkUnspec::new_with_name(name).build();
     Ask::new(RouteNetlinkMessage::DelLink(message), 0, format!("delete interface {name}"))
 }
 
