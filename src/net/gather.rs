@@ -1,7 +1,7 @@
 //! Does in one round what was asked for while the round before was running.
 //!
 //! For things that cost the kernel the same whether they are for one or for fifty: a link deletion waits for RCU grace
-//! periods (20 to 40 ms), a list of connections walks the whole hash table (20 ms for 262144 buckets).
+//! periods (20 to 40 ms), a list of connections walks the whole hash table (10 to 20 ms for 262144 buckets).
 
 use super::error::NetError;
 use futures::future::BoxFuture;
