@@ -105,6 +105,9 @@ mod tests {
         let text = text.replace(r#""secondary""#, r#""alternateOwnerAttrs":{"x":"y"},"secondary""#);
         let block: AllocationBlock = serde_json::from_str(&text).unwrap();
         let again = serde_json::to_string(&block).unwrap();
-        assert!(again.contains(r#""futureField":{"a":[1]}"#) && again.contains(r#""alternateOwnerAttrs":{"x":"y"}"#));
+        assert!(
+            again.contains(r#""futureField":{"a":[1]}"#)
+                && again.contains(r#""alternateOwnerAttrs":{"x":"y"}"#)
+        );
     }
 }

@@ -266,7 +266,10 @@ mod tests {
     fn key_text_is_calicos() {
         assert_eq!(cidr("10.10.0.128/29").key_text(), "10.10.0.128-29");
         assert_eq!(cidr("fd80:24e2:f998:72d6::4c0/122").key_text(), "fd80:24e2:f998:72d6::4c0-122");
-        assert_eq!(Cidr::from_key_text("fd80:24e2:f998:72d6::4c0-122"), Some(cidr("fd80:24e2:f998:72d6::4c0/122")));
+        assert_eq!(
+            Cidr::from_key_text("fd80:24e2:f998:72d6::4c0-122"),
+            Some(cidr("fd80:24e2:f998:72d6::4c0/122"))
+        );
         assert_eq!(Cidr::from_key_text("10.10.0.129-29"), None);
     }
 

@@ -22,7 +22,12 @@ pub struct IpamConfig {
 impl Default for IpamConfig {
     /// What holds when the key is absent. A key that is present but empty means false and 0 everywhere.
     fn default() -> Self {
-        Self { strict_affinity: false, auto_allocate_blocks: true, max_blocks_per_host: 0, ip_cooldown_seconds: 0 }
+        Self {
+            strict_affinity: false,
+            auto_allocate_blocks: true,
+            max_blocks_per_host: 0,
+            ip_cooldown_seconds: 0,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Documents in the store: bytes to model types and back.
 
-use super::{Entry, Listing, Store, StoreError, Revision};
+use super::{Entry, Listing, Revision, Store, StoreError};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,13 +17,19 @@ pub struct Versioned<T> {
 }
 
 /// Reads one document, or `None` if the key does not exist.
-pub async fn get<T: DeserializeOwned>(store: &dyn Store, key: &str) -> Result<Option<Versioned<T>>, StoreError> {
+pub async fn get<T: DeserializeOwned>(
+    store: &dyn Store,
+    key: &str,
+) -> Result<Option<Versioned<T>>, StoreError> {
     store.get(key).await?.as_ref().map(decode).transpose()
 }
 
 /// Reads all documents under a prefix. One that cannot be read is left out and named in a warning: it must not take
 /// the others down with it.
-pub async fn list<T: DeserializeOwned>(store: &dyn Store, prefix: &str) -> Result<Vec<Versioned<T>>, StoreError> {
+pub async fn list<T: DeserializeOwned>(
+    store: &dyn Store,
+    prefix: &str,
+) -> Result<Vec<Versioned<T>>, StoreError> {
     Ok(decode_listing(&store.list(prefix).await?))
 }
 
