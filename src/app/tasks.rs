@@ -122,7 +122,9 @@ async fn watch_host(host: Arc<dyn Host>, drivers: Arc<Drivers>) {
 
 async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &mut BTreeSet<String>) {
     let lost = burst.contains(&HostEvent::Resync);
-    let routes_changed = lost || burst.iter().any(|event| matches!(event, HostEvent::Route(_)));
+    let matters =
+        |event: &HostEvent| matches!(event, HostEvent::Route(change) if change.route.touches_next_hops());
+    let routes_changed = lost || burst.iter().any(matters);
     if routes_changed && let Err(error) = host.ensure_next_hops().await {
         log::warn!("{error}");
     }
