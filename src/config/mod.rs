@@ -1,13 +1,15 @@
 //! Settings: environment in, checked [`Config`] out. Managed plugins are configured by `docker plugin set NAME=value`,
 //! so the environment is the one source.
 //!
-//! `settings` declares every setting once, `read` reads and checks them all at once, `parse` knows the form of each.
+//! `settings` declares every setting once, `read` reads and checks them all at once, `parse` knows the form of
+//! each. All of that is pure; `environment` is where the texts come from.
 
+mod environment;
 mod parse;
 mod read;
 mod settings;
 
-pub use read::{Environment, Strings};
+pub use environment::{Environment, Strings};
 pub use settings::{SETTINGS, Setting, settings_table};
 
 use crate::model::{Cidr, EncapMode, NodeName};

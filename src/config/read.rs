@@ -1,45 +1,15 @@
-//! Reads settings: the environment in, a [`Config`] or all that is wrong with it out.
+//! Reads settings: texts in, a [`Config`] or all that is wrong with it out. Pure.
 
 use super::parse::{
     parse_block_size, parse_encap, parse_flag, parse_iface_prefix, parse_mtu, parse_pool_cidr,
 };
-use super::{Config, ConfigError, Datastore, DefaultPool, EtcdConfig, Places, SETTINGS, Scope, Setting};
+use super::{
+    Config, ConfigError, Datastore, DefaultPool, EtcdConfig, Places, SETTINGS, Scope, Setting, Strings,
+};
 use crate::model::{EncapMode, IpVersion, NodeName};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where settings come from; a map in tests, the environment in production.
-pub trait Strings {
-    /// The value of a name, if it is set.
-    fn get(&self, name: &str) -> Option<String>;
-    /// All names that are set.
-    fn names(&self) -> Vec<String>;
-}
-
-/// The process's environment.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Environment;
-
-impl Strings for Environment {
-    fn get(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
-    }
-
-    fn names(&self) -> Vec<String> {
-        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
-    }
-}
-
-impl Strings for BTreeMap<String, String> {
-    fn get(&self, name: &str) -> Option<String> {
-        BTreeMap::get(self, name).cloned()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.keys().cloned().collect()
-    }
-}
 impl Config {
     /// Reads and checks all settings; every problem is reported, not only the first.
     pub fn read(strings: &impl Strings) -> Result<Self, ConfigError> {
