@@ -1,10 +1,11 @@
 //! The driver's packet filter is the dataplane.
 
-use crate::dataplane::{self, Dataplane};
+use crate::dataplane::{self, Dataplane, PortMap, Protocol};
 use crate::driver::{Firewall, PoolNat, PublishedPort};
 use crate::model::{EndpointId, IfaceName};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use std::net::SocketAddr;
 
 impl Firewall for Dataplane {
     fn add_endpoint<'a>(&'a self, iface: &'a IfaceName) -> BoxFuture<'a, Result<(), String>> {
@@ -28,6 +29,22 @@ impl Firewall for Dataplane {
         endpoint: &'a EndpointId,
         ports: Vec<PublishedPort>,
     ) -> BoxFuture<'a, Result<(), String>> {
-        async move { self.publish_ports(endpoint, &ports).await.map_err(|error| error.to_string()) }.boxed()
+        async move {
+            let iface = endpoint.host_iface();
+            let maps = ports.iter().map(port_map).collect::<Result<Vec<_>, _>>()?;
+            self.publish_ports(&iface, &maps).await.map_err(|error| error.to_string())
+        }
+        .boxed()
     }
+}
+
+fn port_map(port: &PublishedPort) -> Result<PortMap, String> {
+    let protocol = match port.proto {
+        6 => Protocol::Tcp,
+        17 => Protocol::Udp,
+        132 => Protocol::Sctp,
+        other => return Err(format!("protocol {other} has no ports")),
+    };
+    let container = SocketAddr::new(port.to_ip, port.to_port);
+    Ok(PortMap { protocol, host_ip: port.host_ip, host_port: port.host_port, container })
 }

@@ -15,12 +15,14 @@ mod start;
 mod tasks;
 
 pub use node_name::node_name;
-pub(crate) use start::open_store;
+pub(crate) use start::{dataplane_options, open_local, open_store};
 
 use crate::config::Config;
+use crate::dataplane::Dataplane;
 use crate::server::{self, Server, ServerError};
 use crate::task::{Supervisor, TaskError};
 use gate::Gate;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -83,7 +85,13 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     let (gate, key) = Gate::new(options.clone(), config.request_timeout);
     supervisor.spawn("server", server.serve(Arc::new(gate), shutdown.clone()));
 
-    let building = start::build(&config, options, &key);
+    let (dataplane, worker) = Dataplane::new(start::dataplane_options(&config));
+    let stop_worker = shutdown.clone();
+    supervisor.spawn("dataplane", async move {
+        worker.run(stop_worker).await;
+        Ok::<(), Infallible>(())
+    });
+    let building = start::build(&config, options, dataplane, &key);
     tokio::pin!(building);
     let mut built = false;
     let ended = loop {

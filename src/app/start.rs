@@ -3,12 +3,13 @@
 
 use super::gate::GateKey;
 use crate::cluster;
-use crate::config::{Config, Datastore, DefaultPool};
-use crate::dataplane::Dataplane;
+use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
+use crate::dataplane::{self, Dataplane, ForwardAccept};
 use crate::driver::{self, Drivers};
 use crate::model::{Cidr, IpVersion, NodeName};
 use crate::net::{Host, KernelHost, RouteKind};
-use crate::store::{EmbeddedStore, SharedStore, StoreError};
+use crate::store::etcd::TlsFiles;
+use crate::store::{EmbeddedStore, EtcdOptions, EtcdStore, SharedStore, StoreError};
 use crate::task::Backoff;
 use std::fmt::Display;
 use std::future::Future;
@@ -24,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub(super) struct Parts {
     pub(super) store: SharedStore,
     pub(super) host: Arc<dyn Host>,
-    pub(super) dataplane: Arc<Dataplane>,
+    pub(super) dataplane: Dataplane,
     pub(super) drivers: Arc<Drivers>,
 }
 
@@ -45,22 +46,46 @@ pub(super) fn driver_options(config: &Config, node: NodeName) -> driver::Options
     }
 }
 
+/// The dataplane's part of the settings.
+pub(crate) fn dataplane_options(config: &Config) -> dataplane::Options {
+    let forward_accept = if config.forward_accept { ForwardAccept::Auto } else { ForwardAccept::Never };
+    dataplane::Options { forward_accept, ..dataplane::Options::default() }
+}
+
+fn etcd_options(config: &EtcdConfig) -> EtcdOptions {
+    let (certificate, key) = config.client_files.clone().unzip();
+    EtcdOptions {
+        credentials: config.user.clone(),
+        tls: TlsFiles { ca: config.ca_file.clone(), certificate, key },
+        ..EtcdOptions::new(config.endpoints.clone())
+    }
+}
+
 /// Builds the parts; returns when all of them are there.
-pub(super) async fn build(config: &Config, options: driver::Options, key: &GateKey) -> Parts {
-    let store = persist(key, || open_store(config)).await;
-    let host = persist(key, || async { open_host(config).await }).await;
+pub(super) async fn build(
+    config: &Config,
+    options: driver::Options,
+    dataplane: Dataplane,
+    key: &GateKey,
+) -> Parts {
+    let local = persist(key, || open_local(config)).await;
+    let store = persist(key, || async { open_store(config, &local) }).await;
+    let host = persist(key, || open_host(config)).await;
     persist(key, || prepare_cluster(config, &options, &store, &*host)).await;
-    let dataplane = persist(key, || prepare_kernel(config, &*host)).await;
+    persist(key, || prepare_kernel(&*host)).await;
     let drivers = persist(key, || {
         let parts = driver::Parts {
             store: store.clone(),
-            local: store.clone(),
+            local: local.clone(),
             host: host.clone(),
-            firewall: dataplane.clone(),
+            firewall: Arc::new(dataplane.clone()),
         };
         Drivers::start(parts, options.clone())
     })
     .await;
+    // Only now, when it knows all endpoints, pools and ports: what a former process left in force is adopted in one
+    // step, and no packet of a running container sees anything in between.
+    persist(key, || dataplane.ensure()).await;
     Parts { store, host, dataplane, drivers: Arc::new(drivers) }
 }
 
@@ -89,19 +114,20 @@ where
     }
 }
 
-/// Opens the datastore that the settings name.
-pub(crate) async fn open_store(config: &Config) -> Result<SharedStore, StoreError> {
+/// Opens this node's own state, which is also the datastore of a single machine.
+pub(crate) async fn open_local(config: &Config) -> Result<SharedStore, StoreError> {
+    let path = config.places.state_file();
+    // Opening reads the whole file and may repair it.
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
+    let store = opened.map_err(|error| StoreError::Unavailable { why: error.to_string() })??;
+    Ok(Arc::new(store))
+}
+
+/// The datastore that the settings name.
+pub(crate) fn open_store(config: &Config, local: &SharedStore) -> Result<SharedStore, StoreError> {
     match &config.datastore {
-        Datastore::Embedded => {
-            let path = config.places.state_file();
-            // Opening reads the whole file and may repair it.
-            let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
-            let store = opened.map_err(|error| StoreError::Unavailable { why: error.to_string() })??;
-            Ok(Arc::new(store))
-        }
-        Datastore::Etcd(_) => {
-            Err(StoreError::Unavailable { why: "etcd is not a backend of this build".to_owned() })
-        }
+        Datastore::Embedded => Ok(local.clone()),
+        Datastore::Etcd(etcd) => Ok(Arc::new(EtcdStore::connect(etcd_options(etcd)))),
     }
 }
 
@@ -137,10 +163,8 @@ async fn host_prefixes(host: &dyn Host) -> Result<Vec<Cidr>, crate::net::NetErro
     Ok(routes.into_iter().filter(|route| reaches(route.kind)).map(|route| route.destination).collect())
 }
 
-async fn prepare_kernel(config: &Config, host: &dyn Host) -> Result<Arc<Dataplane>, String> {
-    host.enable_forwarding().await.map_err(|error| error.to_string())?;
-    host.ensure_next_hops().await.map_err(|error| error.to_string())?;
-    let dataplane = Dataplane::new(config.forward_accept).await.map_err(|error| error.to_string())?;
-    dataplane.ensure().await.map_err(|error| error.to_string())?;
-    Ok(Arc::new(dataplane))
+async fn prepare_kernel(host: &dyn Host) -> Result<(), crate::net::NetError> {
+    host.enable_forwarding().await?;
+    host.ensure_next_hops().await?;
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::start::Parts;
 use crate::config::Config;
+use crate::dataplane::Dataplane;
 use crate::docker::DockerClient;
 use crate::driver::Drivers;
 use crate::gc::Collector;
@@ -36,9 +37,8 @@ pub(super) fn spawn(
     let Parts { store, host, dataplane, drivers } = parts;
     supervisor.spawn("pools", stoppable(until(shutdown), watch_pools(store, drivers.clone())));
     supervisor.spawn("host", stoppable(until(shutdown), watch_host(host.clone(), drivers.clone())));
-    let bridges = watch_bridges(host.clone(), docker.clone(), dataplane.clone());
+    let bridges = watch_bridges(host.clone(), docker.clone(), dataplane);
     supervisor.spawn("bridges", stoppable(until(shutdown), bridges));
-    supervisor.spawn("dataplane", stoppable(until(shutdown), async move { dataplane.keep().await }));
     if let Some(interval) = config.gc_interval {
         let collector = Collector::new(drivers, host, docker, config.gc_grace);
         supervisor.spawn("collector", stoppable(until(shutdown), collect(collector, interval)));
@@ -119,10 +119,9 @@ async fn watch_host(host: Arc<dyn Host>, drivers: Arc<Drivers>) {
 
 async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &mut BTreeSet<String>) {
     let lost = burst.contains(&HostEvent::Resync);
-    if lost || burst.iter().any(|event| matches!(event, HostEvent::Route(_))) {
-        if let Err(error) = host.ensure_next_hops().await {
-            log::warn!("{error}");
-        }
+    let routes_changed = lost || burst.iter().any(|event| matches!(event, HostEvent::Route(_)));
+    if routes_changed && let Err(error) = host.ensure_next_hops().await {
+        log::warn!("{error}");
     }
     // The kernel drops routes and neighbours of a link that is set down, and they do not come back with it.
     for event in burst {
@@ -144,11 +143,7 @@ async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &
 }
 
 /// Tells the packet filter which bridges are Docker's: what leaves towards them is Docker's to decide.
-async fn watch_bridges(
-    host: Arc<dyn Host>,
-    docker: DockerClient,
-    dataplane: Arc<crate::dataplane::Dataplane>,
-) {
+async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Dataplane) {
     let mut known = BTreeSet::new();
     loop {
         let links =
@@ -158,7 +153,8 @@ async fn watch_bridges(
         let named = docker.networks().await.unwrap_or_default();
         bridges.extend(named.iter().filter_map(crate::docker::DockerNetwork::bridge_name));
         if bridges != known {
-            match dataplane.set_docker_bridges(bridges.iter().cloned().collect()).await {
+            let names: Vec<IfaceName> = bridges.iter().filter_map(|name| IfaceName::new(name).ok()).collect();
+            match dataplane.set_docker_bridges(&names).await {
                 Ok(()) => known = bridges,
                 Err(error) => log::warn!("the packet filter does not know Docker's bridges: {error}"),
             }

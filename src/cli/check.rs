@@ -2,6 +2,7 @@
 
 use crate::app;
 use crate::config::{Config, Datastore, Environment};
+use crate::dataplane::felix_signs;
 use crate::docker::DockerClient;
 use crate::model::{IpPoolSpec, Resource, key};
 use crate::net::{Host, KernelHost, host_mtu};
@@ -68,7 +69,8 @@ impl Report {
             return self
                 .say("datastore", &format!("embedded, {} will be made at the first start", file.display()));
         }
-        let store = match app::open_store(config).await {
+        let opened = app::open_local(config).await.and_then(|local| app::open_store(config, &local));
+        let store = match opened {
             Ok(store) => store,
             Err(error) => return self.miss("datastore", &error.to_string()),
         };
@@ -97,11 +99,14 @@ impl Report {
             Ok(links) => self.say("MTU", &config.veth_mtu.unwrap_or_else(|| host_mtu(&links)).to_string()),
             Err(error) => self.miss("links", &error.to_string()),
         }
-        for sign in crate::dataplane::felix_signs().await {
-            self.miss(
-                "packet filter",
-                &format!("{sign}: Felix of calico/node seems to program this host too"),
-            );
+        match felix_signs(&app::dataplane_options(config)).await {
+            Ok(signs) => {
+                for sign in signs {
+                    let why = format!("{sign}: Felix of calico/node seems to program this host too");
+                    self.miss("packet filter", &why);
+                }
+            }
+            Err(error) => self.miss("packet filter", &error.to_string()),
         }
     }
 

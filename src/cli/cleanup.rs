@@ -1,10 +1,12 @@
 //! `cleanup`: take everything of this plugin out of the kernel, for an uninstall.
 
+use crate::app;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::driver::parse_alias;
 use crate::net::{EndpointRef, Host, KernelHost};
 use std::process::ExitCode;
+use tokio_util::sync::CancellationToken;
 
 pub(super) fn run(config: Config) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -46,9 +48,17 @@ async fn remove(config: &Config) -> Vec<String> {
         Err(error) => errors.push(error.to_string()),
     }
 
-    match Dataplane::new(true).await {
-        Ok(dataplane) => errors.extend(dataplane.remove_all().await.err().map(|error| error.to_string())),
-        Err(error) => errors.push(error.to_string()),
-    }
+    let stop = CancellationToken::new();
+    let (dataplane, worker) = Dataplane::new(app::dataplane_options(config));
+    let (removed, ()) = futures::future::join(
+        async {
+            let removed = dataplane.remove_all().await;
+            stop.cancel();
+            removed
+        },
+        worker.run(stop.clone()),
+    )
+    .await;
+    errors.extend(removed.err().map(|error| error.to_string()));
     errors
 }
