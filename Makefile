@@ -15,7 +15,7 @@ SET ?=
 export WITH_IPTABLES_LEGACY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binary check-binary rootfs plugin install uninstall demo test lint fmt bench clean
+.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo test lint fmt bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="	" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -38,6 +38,9 @@ plugin: check-binary rootfs ## build and check all that `docker plugin create` t
 
 install: plugin ## install the plugin in the running Docker Engine and enable it (PLUGIN=name:tag, SET="NAME=value ...")
 	@tools/install.sh $(PLUGIN) $(SET)
+
+upgrade: plugin ## replace the installed plugin by this build; networks, state, settings and running containers stay
+	@tools/upgrade.sh $(PLUGIN)
 
 uninstall: ## remove the plugin, its state and all it left on this host from the running Docker Engine
 	@tools/uninstall.sh $(PLUGIN)

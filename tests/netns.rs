@@ -15,6 +15,8 @@ use futures::{FutureExt, StreamExt};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
 use rtnetlink::IpVersion;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -492,6 +494,58 @@ fn check_tells_a_wrong_sysctl_root() {
     });
 }
 
+/// Binds `/proc/sys/net` to another path in a mount namespace of the calling thread, and of the threads that it starts.
+fn bind_sysnet(path: &std::path::Path, flags: MsFlags) {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some(SYSNET), path, none, MsFlags::MS_BIND, none).unwrap();
+    mount(none, path, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags, none).unwrap();
+}
+
+#[test]
+fn sysctls_are_written_through_a_bind_mount_as_in_a_managed_plugin() {
+    netns::run(|| async {
+        let root = tempfile::tempdir().unwrap();
+        bind_sysnet(root.path(), MsFlags::MS_NOSUID);
+        let host = KernelHost::open(root.path()).await.unwrap();
+        host.check().await.unwrap();
+        host.enable_forwarding().await.unwrap();
+        let endpoint = endpoint(1, 1);
+        host.ensure_endpoint(&endpoint).await.unwrap();
+        assert_exact(&endpoint).await;
+    });
+}
+
+#[test]
+fn a_read_only_sysctl_mount_is_explained_and_nothing_is_left() {
+    netns::run(|| async {
+        let root = tempfile::tempdir().unwrap();
+        bind_sysnet(root.path(), MsFlags::MS_RDONLY);
+        let host = KernelHost::open(root.path()).await.unwrap();
+        let before = Ip::open().everything().await;
+        for error in
+            [host.check().await.unwrap_err(), host.ensure_endpoint(&endpoint(1, 1)).await.unwrap_err()]
+        {
+            assert!(matches!(error, NetError::ReadOnly { .. }), "{error}");
+            assert!(error.to_string().contains("/proc/sys/net must be mounted writable"), "{error}");
+        }
+        assert_nothing_else(&before).await;
+    });
+}
+
+#[test]
+fn another_loopback_route_holds_the_next_hops_too() {
+    netns::run(|| async {
+        let host = kernel().await;
+        let net = Ip::open();
+        net.route(ip("169.254.0.0"), 16, None, "lo").await;
+        let before = net.everything().await;
+        assert_eq!(host.ensure_next_hops().await.unwrap(), NextHops::ByHost);
+        assert_nothing_else(&before).await;
+    });
+}
+
 #[test]
 fn routes_of_the_host_are_listed_with_their_device() {
     netns::run(|| async {
@@ -505,6 +559,7 @@ fn routes_of_the_host_are_listed_with_their_device() {
         let routes = host.host_routes().await.unwrap();
         let find = |text: &str| routes.iter().find(|route| route.destination.to_string() == text).unwrap();
         assert!(find("192.0.2.0/24").is_on_link());
+        assert!(routes.iter().all(|route| !route.touches_next_hops()), "{routes:?}");
         assert_eq!(find("10.0.0.0/8").gateway, Some(ip("192.0.2.1")));
         assert_eq!(find("10.0.0.0/8").device.as_deref(), Some("eth0"));
         assert_eq!(find("fd00:65::1/128").device.as_deref(), Some("cali00000000001"));
@@ -613,5 +668,76 @@ fn fifty_endpoints_at_once_come_and_go() {
             .await
             .unwrap();
         assert_nothing_else(&before).await;
+    });
+}
+
+/// One UDP flow in the connection tracking table, written as a program like `conntrack -I` does. `answers` is the
+/// source of the other direction: the destination, or behind a destination NAT another address.
+fn insert_flow(from: IpAddr, to: IpAddr, answers: IpAddr, port: u16) {
+    let attribute = |kind: u16, value: &[u8]| {
+        let mut bytes = [u16::try_from(value.len() + 4).unwrap().to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let nested = |kind: u16, parts: &[Vec<u8>]| attribute(kind | 0x8000, &parts.concat());
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let first_kind = if from.is_ipv4() { 1 } else { 3 };
+    let tuple = |kind: u16, source: (IpAddr, u16), destination: (IpAddr, u16)| {
+        let ip =
+            [attribute(first_kind, &octets(source.0)), attribute(first_kind + 1, &octets(destination.0))];
+        let ports = [
+            attribute(1, &[17]),
+            attribute(2, &source.1.to_be_bytes()),
+            attribute(3, &destination.1.to_be_bytes()),
+        ];
+        nested(kind, &[nested(1, &ip), nested(2, &ports)])
+    };
+    let body = [
+        vec![if from.is_ipv4() { 2 } else { 10 }, 0, 0, 0],
+        tuple(1, (from, port), (to, 53)),
+        tuple(2, (answers, 53), (from, port)),
+        attribute(7, &600_u32.to_be_bytes()),
+    ]
+    .concat();
+    let mut message = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
+    // IPCTNL_MSG_CT_NEW of ctnetlink; REQUEST, ACK, EXCL, CREATE.
+    message.extend([(1_u16 << 8).to_ne_bytes(), (1_u16 | 4 | 0x200 | 0x400).to_ne_bytes()].concat());
+    message.extend([0; 8]);
+    message.extend(body);
+    let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_NETFILTER).unwrap();
+    socket.send_to(&message, &netlink_sys::SocketAddr::new(0, 0), 0).unwrap();
+    let (answer, _kernel) = socket.recv_from_full().unwrap();
+    assert_eq!(answer[16..20], [0; 4], "the kernel refuses the flow {from} to {to}");
+}
+
+fn flows() -> usize {
+    sysctl("netfilter/nf_conntrack_count").parse().unwrap()
+}
+
+#[test]
+fn flushing_an_address_forgets_its_flows_in_both_directions_and_no_others() {
+    netns::run(|| async {
+        let host = kernel().await;
+        assert_eq!(host.flush_conntrack(&[ip("10.65.0.1")]).await.unwrap(), 0);
+        let (mine, other, service) = (ip("10.65.0.1"), ip("10.65.0.2"), ip("192.0.2.80"));
+        // More than one datagram of deletions.
+        (0..150).for_each(|n| insert_flow(mine, other, other, 1000 + n));
+        insert_flow(other, mine, mine, 2000);
+        insert_flow(other, service, mine, 2001);
+        insert_flow(other, service, service, 2002);
+        insert_flow(ip("fd00::1"), ip("fd00::2"), ip("fd00::2"), 2003);
+        insert_flow(ip("fd00::2"), ip("fd00::3"), ip("fd00::3"), 2004);
+        assert_eq!(flows(), 155);
+        assert_eq!(host.flush_conntrack(&[mine]).await.unwrap(), 152);
+        assert_eq!(flows(), 3);
+        assert_eq!(host.flush_conntrack(&[mine, ip("fd00::1")]).await.unwrap(), 1);
+        assert_eq!(flows(), 2);
+        assert_eq!(host.flush_conntrack(&[service, ip("fd00::3")]).await.unwrap(), 2);
+        assert_eq!(flows(), 0);
+        assert!(host.check().await.unwrap().conntrack);
     });
 }

@@ -1,5 +1,13 @@
 //! nf_tables: what we encode, the kernel understands, and what it sends back, we decode to the same.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::too_many_lines
+)]
+
 #[path = "support/nsrun.rs"]
 #[allow(dead_code)]
 mod nsrun;

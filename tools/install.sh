@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs plugin/ in the running Docker Engine and enables it: install.sh NAME:TAG [SETTING=VALUE]...
-# An installed plugin of that name is left alone: removing it removes its state.
+# An installed plugin of that name is left alone; `make upgrade` replaces it.
 set -eu
 name=$1
 shift
@@ -8,7 +8,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 
 docker info >/dev/null 2>&1 || { echo "install: no Docker Engine answers; start it first" >&2; exit 1; }
 if docker plugin inspect "$name" >/dev/null 2>&1; then
-    echo "install: plugin $name is there already; 'make uninstall' removes it and its state" >&2
+    echo "install: plugin $name is there already; 'make upgrade' replaces it, 'make uninstall' removes it and its state" >&2
     exit 1
 fi
 docker plugin create "$name" "$top/plugin" >/dev/null

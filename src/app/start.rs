@@ -6,8 +6,8 @@ use crate::cluster;
 use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
 use crate::dataplane::{self, Dataplane, ForwardAccept};
 use crate::driver::{self, Drivers};
-use crate::model::{Cidr, IpVersion, NodeName};
-use crate::net::{Host, KernelHost, RouteKind};
+use crate::model::{Cidr, IfaceName, IpVersion, NodeName};
+use crate::net::{Host, HostRoute, KernelHost, ROUTE_PROTOCOL, RouteKind};
 use crate::store::etcd::TlsFiles;
 use crate::store::{EmbeddedStore, EtcdOptions, EtcdStore, SharedStore, StoreError};
 use crate::task::Backoff;
@@ -83,6 +83,9 @@ pub(super) async fn build(
         Drivers::start(parts, options.clone())
     })
     .await;
+    let bridges = super::tasks::bridges_by_name(&*host).await;
+    let bridges: Vec<IfaceName> = bridges.iter().filter_map(|name| IfaceName::new(name).ok()).collect();
+    persist(key, || dataplane.set_docker_bridges(&bridges)).await;
     // Only now, when it knows all endpoints, pools and ports: what a former process left in force is adopted in one
     // step, and no packet of a running container sees anything in between.
     persist(key, || dataplane.ensure()).await;
@@ -159,8 +162,10 @@ async fn prepare_cluster(
 /// What the host itself reaches through its links: a pool must not cover it.
 async fn host_prefixes(host: &dyn Host) -> Result<Vec<Cidr>, crate::net::NetError> {
     let routes = host.host_routes().await?;
-    let reaches = |kind| matches!(kind, RouteKind::Unicast | RouteKind::Local);
-    Ok(routes.into_iter().filter(|route| reaches(route.kind)).map(|route| route.destination).collect())
+    let foreign = |route: &HostRoute| {
+        matches!(route.kind, RouteKind::Unicast | RouteKind::Local) && route.protocol != ROUTE_PROTOCOL
+    };
+    Ok(routes.into_iter().filter(foreign).map(|route| route.destination).collect())
 }
 
 async fn prepare_kernel(host: &dyn Host) -> Result<(), crate::net::NetError> {

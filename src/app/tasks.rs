@@ -39,6 +39,9 @@ pub(super) fn spawn(
     supervisor.spawn("host", stoppable(until(shutdown), watch_host(host.clone(), drivers.clone())));
     let bridges = watch_bridges(host.clone(), docker.clone(), dataplane);
     supervisor.spawn("bridges", stoppable(until(shutdown), bridges));
+    if config.places.socket.is_some() && config.v1_sockets {
+        supervisor.spawn("v1 names", stoppable(until(shutdown), announce_v1_names(docker.clone())));
+    }
     if let Some(interval) = config.gc_interval {
         let collector = Collector::new(drivers, host, docker, config.gc_grace);
         supervisor.spawn("collector", stoppable(until(shutdown), collect(collector, interval)));
@@ -119,7 +122,9 @@ async fn watch_host(host: Arc<dyn Host>, drivers: Arc<Drivers>) {
 
 async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &mut BTreeSet<String>) {
     let lost = burst.contains(&HostEvent::Resync);
-    let routes_changed = lost || burst.iter().any(|event| matches!(event, HostEvent::Route(_)));
+    let matters =
+        |event: &HostEvent| matches!(event, HostEvent::Route(change) if change.route.touches_next_hops());
+    let routes_changed = lost || burst.iter().any(matters);
     if routes_changed && let Err(error) = host.ensure_next_hops().await {
         log::warn!("{error}");
     }
@@ -163,10 +168,29 @@ async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Dat
     }
 }
 
+/// The bridges that bear a name of Docker's making.
+pub(super) async fn bridges_by_name(host: &dyn Host) -> BTreeSet<String> {
+    let links = host.links().await.unwrap_or_default();
+    links.into_iter().map(|link| link.name).filter(|name| is_docker_bridge(name)).collect()
+}
+
 /// Names that Docker gives bridges: `docker0`, `docker_gwbridge`, and `br-` with twelve hex digits.
 fn is_docker_bridge(name: &str) -> bool {
     let numbered = |rest: &str| rest.len() == 12 && rest.bytes().all(|b| b.is_ascii_hexdigit());
     name == "docker0" || name == "docker_gwbridge" || name.strip_prefix("br-").is_some_and(numbered)
+}
+
+/// Makes the engine know the v1 name `calico`. It would never dial that socket by itself: asked for a driver `calico` it
+/// finds the managed plugin `calico:latest`, stops looking, and then misses the driver under the short name (moby
+/// `plugin/store.go`, 20.10 to 29). Listing volumes dials all v1 sockets. The engine forgets with its end, and this
+/// plugin is started again with the engine.
+async fn announce_v1_names(docker: DockerClient) {
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    while let Err(error) = docker.list_volumes().await {
+        log::debug!("the engine does not know the v1 names yet: {error}");
+        backoff.pause().await;
+    }
+    std::future::pending().await
 }
 
 async fn collect(mut collector: Collector, interval: Duration) {

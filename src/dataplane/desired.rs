@@ -151,6 +151,7 @@ mod tests {
             "port mapping 0/tcp to 10.0.0.1:1 cannot be published: port 0 is no port"
         );
         assert!(publish(&mut desired, "cali1", &[map(Some("fd00::1"), 80, "10.0.0.1:1")]).is_err());
+        assert!(publish(&mut desired, "cali1", &[map(Some("::1"), 80, "[fd00::1]:1")]).is_err());
         assert!(publish(&mut desired, "cali1", &[map(Some("224.0.0.1"), 80, "10.0.0.1:1")]).is_err());
         assert_eq!(desired, Desired::default());
     }

@@ -67,6 +67,10 @@ impl PortMap {
             Some(ip) if ip.is_ipv4() != self.container.is_ipv4() => {
                 fail("the host's and the container's address are of different families")
             }
+            // It has no counterpart to `route_localnet`; Docker's own bridge needs its user-space proxy for this.
+            Some(ip) if ip.is_ipv6() && ip.is_loopback() => {
+                fail("IPv6 cannot be forwarded from the localhost address")
+            }
             Some(ip) if ip.is_multicast() => fail("a multicast address is none of the host's"),
             _ => Ok(()),
         }

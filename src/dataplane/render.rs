@@ -14,7 +14,7 @@
 
 use super::desired::{Desired, Part};
 use super::{HostAction, Options, PortMap};
-use crate::model::{Cidr, IpVersion};
+use crate::model::{Cidr, IfaceName, IpVersion};
 use crate::nft::{
     BaseChain, Chain, ChainKind, Data, DataType, ElementKey, Family, Hook, Rule, Set, SetContents, SetData,
     Table, TableId, Verdict, concat, ifname, interval_elements,
@@ -32,6 +32,9 @@ const IPIP: u8 = 4;
 /// What a container's neighbour and multicast listener discovery needs of its host: MLD 130 to 132, router and
 /// neighbour solicitation and advertisement (`felix/rules/static.go`, `filterWorkloadToHostChain`).
 const ICMPV6_TO_HOST: [u8; 6] = [130, 131, 132, 133, 135, 136];
+
+/// The bridges that every engine may have, named before they exist.
+const DOCKER_BRIDGES: [&str; 2] = ["docker0", "docker_gwbridge"];
 
 const FROM_WL: &str = "from-wl";
 const TO_WL: &str = "to-wl";
@@ -115,7 +118,8 @@ pub(super) fn entries(desired: &Desired, part: &Part) -> Entries {
     match part {
         Part::Pools => pools(desired),
         Part::Bridges => {
-            let names = desired.bridges.iter().map(|name| (key(ifname(name.as_str())), None));
+            let told = desired.bridges.iter().map(IfaceName::as_str);
+            let names = told.chain(DOCKER_BRIDGES).map(|name| (key(ifname(name)), None));
             BTreeMap::from([(BRIDGES, names.collect())])
         }
         Part::Ports => ports(desired),
@@ -256,11 +260,17 @@ fn prerouting(options: &Options) -> Vec<Rule> {
 }
 
 /// Ports of one address of the host come before ports of all its addresses. From elsewhere nothing for 127.0.0.0/8
-/// counts: `route_localnet` is on for endpoints, and ports published on localhost are the host's own.
+/// counts: `route_localnet` is on for endpoints, and ports published on localhost are the host's own. IPv6 has no
+/// `route_localnet`: a connection to `::1` could not leave, so it stays with whoever listens there.
 fn published() -> Vec<Rule> {
-    let localhost = (vec![127, 0, 0, 0], vec![0xff, 0, 0, 0]);
-    let from_outside = Rule::in_chain("nat-prerouting").family(Family::Ip);
-    let mut rules = vec![from_outside.address(Family::Ip, false, localhost).verdict(Verdict::Return)];
+    let outside = Rule::in_chain("nat-prerouting").family(Family::Ip);
+    let local = Rule::in_chain("nat-output").family(Family::Ip6);
+    let mut localhost6 = vec![0; 15];
+    localhost6.push(1);
+    let mut rules = vec![
+        outside.address(Family::Ip, false, localhost()).verdict(Verdict::Return),
+        local.address(Family::Ip6, false, (localhost6, vec![0xff; 16])).verdict(Verdict::Return),
+    ];
     for chain in ["nat-prerouting", "nat-output"] {
         for names in FAMILIES {
             let rule = || Rule::in_chain(chain).family(names.family);
@@ -273,21 +283,26 @@ fn published() -> Vec<Rule> {
 
 /// Packets of endpoints need the consent of both ends. What goes out to one of Docker's bridges is not marked: Docker
 /// up to 27 keeps unpublished containers apart by the DROP policy of FORWARD alone, and our mark would override it.
+/// The mark is asked for after each dispatch, because a packet that is under way while a batch switches may meet a map
+/// that leads to a new shape whose rules it does not see yet.
 fn forward(options: &Options) -> Vec<Rule> {
     let forward = || Rule::in_chain("forward");
     let wl = || Rule::in_chain("wl-forward");
     let accept = || Rule::in_chain("wl-accept");
     let (from, to) = (|| Rule::in_chain("from-dispatch"), || Rule::in_chain("to-dispatch"));
-    let unknown = "unknown workload interface";
+    let (unknown, undecided) = ("unknown workload interface", "no rule accepted");
+    let marks = options.marks;
     vec![
         forward().iifname(CALI).goto("wl-forward"),
         forward().oifname(CALI).goto("wl-forward"),
         wl().iifname(CALI).jump("from-dispatch"),
+        wl().iifname(CALI).unmarked(marks.accept).drop_because(undecided),
         wl().oifname(CALI).jump("to-dispatch"),
-        Rule::in_chain("wl-forward").goto("wl-accept"),
-        accept().set_mark(options.marks.both(), 0),
+        wl().oifname(CALI).unmarked(marks.accept).drop_because(undecided),
+        wl().goto("wl-accept"),
+        accept().set_mark(marks.both(), 0),
         accept().oifname_in(BRIDGES).accept(),
-        accept().set_mark(options.marks.pass, options.marks.accept),
+        accept().set_mark(marks.pass, marks.accept),
         accept().accept(),
         from().iifname_vmap(FROM_WL),
         from().drop_because(unknown),
@@ -323,6 +338,7 @@ fn input(options: &Options) -> Vec<Rule> {
         Rule::in_chain("input").iifname(CALI).goto("wl-to-host"),
         host().icmpv6_in(ICMPV6).accept(),
         host().jump("from-dispatch"),
+        host().unmarked(options.marks.accept).drop_because("no rule accepted"),
     ];
     match options.host_action {
         HostAction::Drop => rules.push(host().drop_because("DefaultEndpointToHostAction")),
@@ -335,9 +351,6 @@ fn input(options: &Options) -> Vec<Rule> {
 /// natOutgoing; and two cases of published ports in which the reply would not find its way back: the client is the
 /// container itself, or the host under its localhost address.
 fn postrouting() -> Vec<Rule> {
-    let localhost = (vec![127, 0, 0, 0], vec![0xff, 0, 0, 0]);
-    let mut localhost6 = vec![0; 15];
-    localhost6.push(1);
     let rule = || Rule::in_chain("postrouting");
     let mut rules = Vec::new();
     for names in FAMILIES {
@@ -351,8 +364,82 @@ fn postrouting() -> Vec<Rule> {
         );
         rules.push(rule().family(f).address_pair_in(f, names.hairpin).masquerade());
     }
-    rules.push(rule().oifname(CALI).family(Family::Ip).address(Family::Ip, true, localhost).masquerade());
-    let localhost6 = (localhost6, vec![0xff; 16]);
-    rules.push(rule().oifname(CALI).family(Family::Ip6).address(Family::Ip6, true, localhost6).masquerade());
+    rules.push(rule().oifname(CALI).family(Family::Ip).address(Family::Ip, true, localhost()).masquerade());
     rules
+}
+
+/// 127.0.0.0/8 as address and mask.
+fn localhost() -> (Vec<u8>, Vec<u8>) {
+    (vec![127, 0, 0, 0], vec![0xff, 0, 0, 0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::{PoolNat, Protocol};
+    use crate::nft::Expr;
+
+    fn full() -> Table {
+        let mut desired = Desired::default();
+        desired.endpoints.insert(IfaceName::new("cali1").unwrap());
+        desired.bridges.insert(IfaceName::new("br-0123456789ab").unwrap());
+        desired.pools = vec![PoolNat { cidr: "10.0.0.0/8".parse().unwrap(), nat_outgoing: true }];
+        let map = |host_ip: Option<&str>, to: &str| PortMap {
+            protocol: Protocol::Udp,
+            host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+            host_port: 53,
+            container: to.parse().unwrap(),
+        };
+        let ports = vec![map(None, "10.0.0.1:53"), map(Some("fd00::1:1"), "[fd00::1]:53")];
+        desired.ports.insert(IfaceName::new("cali1").unwrap(), ports);
+        table(&desired, &Options::default())
+    }
+
+    #[test]
+    fn everything_that_is_referred_to_exists() {
+        let table = full();
+        let target = |verdict: &Verdict| match verdict {
+            Verdict::Jump(chain) | Verdict::Goto(chain) => {
+                assert!(table.chains.contains_key(chain), "{chain}")
+            }
+            _ => {}
+        };
+        for rule in table.rules.values().flatten() {
+            assert!(table.chains.contains_key(&rule.chain), "{}", rule.chain);
+            for expr in &rule.exprs {
+                match expr {
+                    Expr::Verdict(verdict) => target(verdict),
+                    Expr::Lookup { set, .. }
+                    | Expr::MapLookup { map: set, .. }
+                    | Expr::VerdictLookup { map: set, .. } => {
+                        assert!(table.sets.contains_key(set), "{set}");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for data in table.sets.values().flat_map(|contents| contents.elements.values()).flatten() {
+            if let Data::Verdict(verdict) = data {
+                target(verdict);
+            }
+        }
+    }
+
+    #[test]
+    fn each_fact_stands_in_its_set() {
+        let table = full();
+        let count = |set: &str| table.sets[set].elements.len();
+        assert_eq!((count(FROM_WL), count(TO_WL), count(BRIDGES)), (1, 1, 3));
+        assert_eq!((count("pool-masq4"), count("pool-all4"), count("pool-all6")), (2, 2, 0));
+        assert_eq!((count("ports4"), count("ports4-at"), count("hairpin4")), (1, 0, 1));
+        assert_eq!((count("ports6"), count("ports6-at"), count("hairpin6")), (0, 1, 1));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_there_has_no_elements_but_names_its_sets() {
+        let part = Part::Endpoint(IfaceName::new("cali9").unwrap());
+        let entries = entries(&Desired::default(), &part);
+        assert_eq!(entries.keys().copied().collect::<Vec<_>>(), [FROM_WL, TO_WL]);
+        assert!(entries.values().all(BTreeMap::is_empty));
+    }
 }

@@ -114,10 +114,10 @@ impl Worker {
 
     async fn wake(&mut self) {
         let now = Instant::now();
-        if self.table.due <= now {
-            if let Err(error) = self.resync().await {
-                log::warn!("{error}");
-            }
+        if self.table.due <= now
+            && let Err(error) = self.resync().await
+        {
+            log::warn!("{error}");
         }
         if self.guard.due <= now {
             self.assert_guard().await;
@@ -294,7 +294,7 @@ impl Worker {
         let mut batch = Batch::new(render::table_id());
         batch.ops = vec![Op::AddTable, Op::DeleteTable];
         let removed = self.commit(&batch).await;
-        self.status.send_modify(|status| status.in_force = false);
+        self.status.send_modify(|status| *status = Status { repairs: status.repairs, ..Status::default() });
         removed.map_err(|source| DataplaneError::Kernel { attempt: "remove the packet filter", source })?;
         if failures.is_empty() { Ok(()) } else { Err(DataplaneError::Guard(failures.join("; "))) }
     }

@@ -50,6 +50,12 @@ impl DockerClient {
         self.get("/networks").await
     }
 
+    /// Makes the engine list its volumes. It dials every v1 plugin socket for that, and so comes to know the names
+    /// behind which this plugin answers; the volumes themselves are of no interest.
+    pub async fn list_volumes(&self) -> Result<(), DockerError> {
+        self.get::<serde_json::Value>("/volumes").await.map(drop)
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, DockerError> {
         let failed = |why: String| DockerError { path: path.to_owned(), socket: self.socket.clone(), why };
         let answer = tokio::time::timeout(DEADLINE, self.fetch(path)).await;

@@ -1,18 +1,22 @@
 //! Connection tracking entries, over ctnetlink: forgets the flows of an address whose owner changes, as Felix does
 //! (`felix/conntrack/conntrack.go`), without the `conntrack` program.
 //!
-//! Numbers are those of `linux/netfilter/nfnetlink_conntrack.h`. The kernel filters the dump since Linux 5.8
-//! (`CTA_FILTER`); an older one ignores the filter, so every entry is looked at here again.
+//! Numbers are those of `linux/netfilter/nfnetlink_conntrack.h`. The whole table is listed and looked through here. The
+//! kernel could filter (`CTA_FILTER`, since Linux 5.8), but it compares IPv6 addresses the wrong way round and leaves
+//! out just the entries that were asked for (`ctnetlink_filter_match_tuple`, seen on 6.18); and each of its lists walks
+//! the hash table again, which costs as much (10 to 20 ms for 262144 buckets) as to read some thousand entries.
 
 use super::error::{Meaning, NetError};
-use netlink_packet_core::{NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
+use super::sysctl::Sysctl;
+use netlink_packet_core::{NLA_F_NESTED, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::errno::Errno;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How long a flush may take. A table of 262144 entries is read in about 0.1 s.
+/// How long a flush may take. A full table of 262144 entries was read at 3 microseconds each by a debug build.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Largest datagram of a dump (kernel `netlink_dump`: 32 KiB), with room to spare.
@@ -31,97 +35,98 @@ const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
-const CTA_FILTER: u16 = 25;
-const CTA_FILTER_ORIG_FLAGS: u16 = 1;
-const CTA_FILTER_REPLY_FLAGS: u16 = 2;
-/// `CTA_FILTER_FLAG(CTA_IP_SRC)` of `net/netfilter/nf_conntrack_netlink.c`.
-const FILTER_SOURCE: u32 = 1;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V6_SRC: u16 = 3;
+const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// Length of `struct nlmsghdr` and of `struct nfgenmsg` behind it.
 const HEADER: usize = 16;
 const BODY: usize = HEADER + 4;
 
-/// In which direction of a flow an address is looked for.
+/// One entry of the table, as the kernel lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    /// It opened the flow.
-    Original,
-    /// It answers, after any destination NAT.
-    Reply,
+struct Entry<'a> {
+    /// Source of the first direction.
+    original: IpAddr,
+    /// Source of the other direction: where the flow leads, behind a destination NAT.
+    reply: IpAddr,
+    tuple: &'a [u8],
+    attributes: &'a [u8],
 }
 
-impl Side {
-    fn tuple(self) -> u16 {
-        match self {
-            Self::Original => CTA_TUPLE_ORIG,
-            Self::Reply => CTA_TUPLE_REPLY,
-        }
-    }
+/// An entry that is to go.
+#[derive(Debug)]
+struct Doomed {
+    sources: [IpAddr; 2],
+    delete: Vec<u8>,
+}
 
-    fn flags(self) -> (u32, u32) {
-        match self {
-            Self::Original => (FILTER_SOURCE, 0),
-            Self::Reply => (0, FILTER_SOURCE),
-        }
-    }
+/// How many entries there are; `None` without connection tracking.
+fn count(sysctl: &Sysctl) -> Option<usize> {
+    sysctl.get("netfilter/nf_conntrack_count").ok()?.parse().ok()
 }
 
 /// Whether the kernel tracks connections now.
-pub(crate) async fn is_available() -> Result<bool, NetError> {
-    match tokio::time::timeout(DEADLINE, list(IpAddr::from([0, 0, 0, 0]), Side::Original)).await {
-        Ok(Ok(found)) => Ok(found.is_some()),
-        Ok(Err(error)) => Err(error),
-        Err(_elapsed) => Err(late()),
+pub(crate) fn is_available(sysctl: &Sysctl) -> bool {
+    count(sysctl).is_some()
+}
+
+/// One round of [`super::Host::flush_conntrack`]: the addresses of each caller, and each caller's count.
+pub(crate) async fn flush(sysctl: Sysctl, asked: Vec<Vec<IpAddr>>) -> Vec<Result<usize, NetError>> {
+    if count(&sysctl) == Some(0) {
+        return asked.iter().map(|_| Ok(0)).collect();
     }
+    let wanted: BTreeSet<IpAddr> = asked.iter().flatten().copied().collect();
+    let late =
+        || NetError::Timeout { what: "flush the connection tracking table".to_owned(), after: DEADLINE };
+    let flushed = tokio::time::timeout(DEADLINE, flush_all(&wanted)).await.unwrap_or_else(|_| Err(late()));
+    let of = |entries: &[Doomed], addresses: &[IpAddr]| {
+        entries.iter().filter(|entry| entry.sources.iter().any(|ip| addresses.contains(ip))).count()
+    };
+    let outcome = |addresses: &Vec<IpAddr>| match &flushed {
+        Ok(entries) => Ok(of(entries, addresses)),
+        Err(error) => Err(error.duplicate()),
+    };
+    asked.iter().map(outcome).collect()
 }
 
-/// See [`super::Host::flush_conntrack`].
-pub(crate) async fn flush(addresses: &[IpAddr]) -> Result<usize, NetError> {
-    tokio::time::timeout(DEADLINE, flush_all(addresses)).await.map_err(|_elapsed| late())?
-}
-
-fn late() -> NetError {
-    NetError::Timeout { what: "read the connection tracking table".to_owned(), after: DEADLINE }
-}
-
-async fn flush_all(addresses: &[IpAddr]) -> Result<usize, NetError> {
-    let mut deleted = 0;
-    for ip in addresses {
-        for side in [Side::Original, Side::Reply] {
-            // Without connection tracking there is nothing to forget.
-            let Some(found) = list(*ip, side).await? else { return Ok(deleted) };
-            deleted += found.len();
-            delete(&found, *ip).await?;
+async fn flush_all(wanted: &BTreeSet<IpAddr>) -> Result<Vec<Doomed>, NetError> {
+    let mut found = Vec::new();
+    list(|entry| {
+        if wanted.contains(&entry.original) || wanted.contains(&entry.reply) {
+            found.push(Doomed { sources: [entry.original, entry.reply], delete: entry.deletion() });
         }
-    }
-    Ok(deleted)
+    })
+    .await?;
+    let requests: Vec<&[u8]> = found.iter().map(|entry| entry.delete.as_slice()).collect();
+    delete(&requests).await?;
+    Ok(found)
 }
 
-/// The deletions for all entries with the address on that side; `None` without connection tracking.
-async fn list(ip: IpAddr, side: Side) -> Result<Option<Vec<Vec<u8>>>, NetError> {
-    let what = || format!("list the connections of {ip}");
+/// Shows all entries; none without connection tracking.
+async fn list(mut show: impl FnMut(Entry<'_>)) -> Result<(), NetError> {
+    let what = "list connections";
     let mut socket = match TokioSocket::new(NETLINK_NETFILTER) {
         Ok(socket) => socket,
-        Err(error) if error.raw_os_error().map(Meaning::of) == Some(Meaning::Unsupported) => return Ok(None),
+        Err(error) if error.raw_os_error().map(Meaning::of) == Some(Meaning::Unsupported) => return Ok(()),
         Err(error) => return Err(NetError::of_io("open the ctnetlink socket", error)),
     };
-    send(&mut socket, &dump_request(ip, side)).await.map_err(|error| NetError::of_io(what(), error))?;
-    let mut found = Vec::new();
+    send(&mut socket, &message(CT_GET, NLM_F_DUMP, AF_UNSPEC, &[]))
+        .await
+        .map_err(|error| NetError::of_io(what, error))?;
     loop {
-        let datagram = receive(&mut socket).await.map_err(|error| NetError::of_io(what(), error))?;
+        let datagram = receive(&mut socket).await.map_err(|error| NetError::of_io(what, error))?;
         for message in messages(&datagram) {
             match message.kind {
-                CT_NEW => found.extend(matching(message.bytes, ip, side)),
+                CT_NEW => decode(message.bytes).into_iter().for_each(&mut show),
                 NLMSG_ERROR | NLMSG_DONE => {
                     return match code_of(message.bytes) {
-                        0 => Ok(Some(found)),
+                        0 => Ok(()),
                         // nfnetlink without the conntrack subsystem (kernel nfnetlink_rcv_msg).
-                        errno if is_absent(errno) => Ok(None),
-                        errno => Err(NetError::of_errno(what(), errno, "")),
+                        errno if is_absent(errno) => Ok(()),
+                        errno => Err(NetError::of_errno(what, errno, "")),
                     };
                 }
                 _ => {}
@@ -134,12 +139,12 @@ fn is_absent(errno: i32) -> bool {
     matches!(Errno::from_raw(errno.abs()), Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT)
 }
 
-async fn delete(requests: &[Vec<u8>], ip: IpAddr) -> Result<(), NetError> {
+async fn delete(requests: &[&[u8]]) -> Result<(), NetError> {
     if requests.is_empty() {
         return Ok(());
     }
-    let what = || format!("delete the connections of {ip}");
-    let io = |error| NetError::of_io(what(), error);
+    let what = "delete connections";
+    let io = |error| NetError::of_io(what, error);
     let mut socket = TokioSocket::new(NETLINK_NETFILTER).map_err(io)?;
     for chunk in requests.chunks(DELETES) {
         send(&mut socket, &chunk.concat()).await.map_err(io)?;
@@ -151,7 +156,7 @@ async fn delete(requests: &[Vec<u8>], ip: IpAddr) -> Result<(), NetError> {
                 let errno = code_of(message.bytes);
                 // ENOENT: it ended by itself since the list.
                 if errno != 0 && Meaning::of(errno) != Meaning::NotThere {
-                    return Err(NetError::of_errno(what(), errno, ""));
+                    return Err(NetError::of_errno(what, errno, ""));
                 }
             }
         }
@@ -221,49 +226,48 @@ fn family_of(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
-fn source(ip: IpAddr) -> (u16, Vec<u8>) {
-    match ip {
-        IpAddr::V4(ip) => (CTA_IP_V4_SRC, ip.octets().to_vec()),
-        IpAddr::V6(ip) => (CTA_IP_V6_SRC, ip.octets().to_vec()),
-    }
-}
-
-fn dump_request(ip: IpAddr, side: Side) -> Vec<u8> {
-    let (kind, octets) = source(ip);
-    let (orig, reply) = side.flags();
-    let address = attribute(CTA_TUPLE_IP | NLA_F_NESTED, &attribute(kind, &octets));
-    let flags = [
-        attribute(CTA_FILTER_ORIG_FLAGS, &orig.to_ne_bytes()),
-        attribute(CTA_FILTER_REPLY_FLAGS, &reply.to_ne_bytes()),
-    ];
-    let attributes = [
-        attribute(side.tuple() | NLA_F_NESTED, &address),
-        attribute(CTA_FILTER | NLA_F_NESTED, &flags.concat()),
-    ];
-    message(CT_GET, NLM_F_DUMP, family_of(ip), &attributes.concat())
-}
-
-fn find(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
-    let mut all = NlasIterator::new(attributes).map_while(Result::ok);
-    all.find(|nla| nla.kind() == kind).map(|nla| nla.value().to_vec())
-}
-
-/// The deletion of an entry, if it has the address on that side. The kernel takes a deletion without a tuple for one
-/// of the whole table, so there is none without.
-fn matching(entry: &[u8], ip: IpAddr, side: Side) -> Option<Vec<u8>> {
-    let attributes = entry.get(BODY..)?;
-    let (kind, octets) = source(ip);
-    let addresses = find(&find(attributes, side.tuple())?, CTA_TUPLE_IP)?;
-    if find(&addresses, kind)? != octets {
-        return None;
-    }
-    let mut body = attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, &find(attributes, CTA_TUPLE_ORIG)?);
-    for extra in [CTA_ID, CTA_ZONE] {
-        if let Some(value) = find(attributes, extra) {
-            body.extend(attribute(extra, &value));
+/// The value of the first attribute of a kind, without copying: this runs for every connection of the host.
+fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut rest = attributes;
+    loop {
+        let len = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
+        let found = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & NLA_TYPE_MASK;
+        let value = rest.get(4..len)?;
+        if found == kind {
+            return Some(value);
         }
+        rest = rest.get(len.next_multiple_of(4)..)?;
     }
-    Some(message(CT_DELETE, NLM_F_ACK, family_of(ip), &body))
+}
+
+/// The source address of a tuple.
+fn source_of(tuple: &[u8]) -> Option<IpAddr> {
+    let addresses = find(tuple, CTA_TUPLE_IP)?;
+    let v4 = find(addresses, CTA_IP_V4_SRC).and_then(|octets| <[u8; 4]>::try_from(octets).ok());
+    let v6 = || find(addresses, CTA_IP_V6_SRC).and_then(|octets| <[u8; 16]>::try_from(octets).ok());
+    v4.map(IpAddr::from).or_else(|| v6().map(IpAddr::from))
+}
+
+/// Reads an entry. The kernel takes a deletion without a tuple for one of the whole table, so an entry without one is
+/// none.
+fn decode(bytes: &[u8]) -> Option<Entry<'_>> {
+    let attributes = bytes.get(BODY..)?;
+    let tuple = find(attributes, CTA_TUPLE_ORIG)?;
+    let (original, reply) = (source_of(tuple)?, source_of(find(attributes, CTA_TUPLE_REPLY)?)?);
+    Some(Entry { original, reply, tuple, attributes })
+}
+
+impl Entry<'_> {
+    /// The request that deletes this entry and no other: with its ID, not one that has taken its place.
+    fn deletion(&self) -> Vec<u8> {
+        let mut body = attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, self.tuple);
+        for extra in [CTA_ID, CTA_ZONE] {
+            if let Some(value) = find(self.attributes, extra) {
+                body.extend(attribute(extra, value));
+            }
+        }
+        message(CT_DELETE, NLM_F_ACK, family_of(self.original), &body)
+    }
 }
 
 #[cfg(test)]
@@ -284,17 +288,15 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_matches_by_the_source_of_either_side() {
-        assert!(matching(&entry(), IpAddr::from(A), Side::Original).is_some());
-        assert!(matching(&entry(), IpAddr::from(B), Side::Reply).is_some());
-        assert!(matching(&entry(), IpAddr::from(B), Side::Original).is_none());
-        assert!(matching(&entry(), IpAddr::from(A), Side::Reply).is_none());
-        assert!(matching(&entry(), "fe80::1".parse().unwrap(), Side::Original).is_none());
+    fn an_entry_has_the_sources_of_both_its_directions() {
+        let bytes = entry();
+        let entry = decode(&bytes).unwrap();
+        assert_eq!((entry.original, entry.reply), (IpAddr::from(A), IpAddr::from(B)));
     }
 
     #[test]
     fn a_deletion_names_the_whole_tuple_and_the_id() {
-        let delete = matching(&entry(), IpAddr::from(B), Side::Reply).unwrap();
+        let delete = decode(&entry()).unwrap().deletion();
         let body = &delete[BODY..];
         assert_eq!(find(body, CTA_TUPLE_ORIG).unwrap(), &tuple(CTA_TUPLE_ORIG, A)[4..]);
         assert_eq!(find(body, CTA_ID).unwrap(), [1, 2, 3, 4]);
@@ -303,10 +305,29 @@ mod tests {
     }
 
     #[test]
+    fn attributes_that_are_cut_short_end_the_search() {
+        for bytes in [&[][..], &[4], &[0, 0, 0, 0], &[3, 0, 1, 0], &[8, 0, 1, 0, 9], &[4, 0, 2, 0]] {
+            assert_eq!(find(bytes, 1), None, "{bytes:?}");
+        }
+        assert_eq!(find(&[4, 0, 2, 0, 5, 0, 1, 0, 9], 1), Some(&[9][..]));
+    }
+
+    #[test]
     fn an_entry_without_tuple_is_never_deleted() {
         let bare = message(CT_NEW, 0, AF_INET, &attribute(CTA_ID, &[1, 2, 3, 4]));
-        assert!(matching(&bare, IpAddr::from(A), Side::Original).is_none());
-        assert!(matching(&[], IpAddr::from(A), Side::Original).is_none());
+        assert_eq!(decode(&bare), None);
+        assert_eq!(decode(&[]), None);
+    }
+
+    #[tokio::test]
+    async fn an_empty_table_is_not_even_listed() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("netfilter")).unwrap();
+        std::fs::write(root.path().join("netfilter/nf_conntrack_count"), "0\n").unwrap();
+        let sysctl = Sysctl::new(root.path());
+        assert!(is_available(&sysctl));
+        let counts = flush(sysctl, vec![vec![IpAddr::from(A)], Vec::new()]).await;
+        assert_eq!(counts.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! ```
 
 use super::error::{Meaning, NetError};
+use super::gather::Gather;
 use super::link::{self, Change, Link};
 use super::route::RouteKind;
 use super::rtnl::{Answer, Ask, Rtnl};
@@ -66,8 +67,18 @@ async fn find_or_make(rtnl: &Rtnl, endpoint: &EndpointLink) -> Result<Pair, NetE
     let mut answers = rtnl.batch(asks).await?.into_iter();
     let mut next = || answers.next().unwrap_or_default();
     let (created, host, temp) = (next(), next(), next());
-    let temp = found(temp)?;
-    match (created.refusal, found(host)?) {
+    let (host, temp) = match (found(host), found(temp)) {
+        (Ok(host), Ok(temp)) => (host, temp),
+        (host, temp) => {
+            let mut errors: Vec<NetError> = host.err().into_iter().chain(temp.err()).collect();
+            if created.refusal.is_none() {
+                let undone = rtnl.ask(link::delete_by_name(endpoint.host.as_str())).await;
+                errors.extend(undone.and_then(|answer| absent_is_fine(vec![answer])).err());
+            }
+            return Err(NetError::of_all(errors).unwrap_or(NetError::Stopped));
+        }
+    };
+    match (created.refusal, host) {
         (None, Some(host)) => Ok(Pair { host, temp, made: true }),
         (None, None) => Err(NetError::NotThere { what: format!("look up new interface {}", endpoint.host) }),
         (Some(refusal), Some(host)) if Meaning::of(refusal.errno) == Meaning::AlreadyThere => {
@@ -226,8 +237,15 @@ async fn delete_link(rtnl: &Rtnl, link: &Link) -> Result<(), NetError> {
     absent_is_fine(vec![rtnl.ask(link::delete(link.index, &link.name)).await?])
 }
 
+/// A link that is to be deleted: its index and, for messages, its name.
+pub(crate) type Doomed = (u32, String);
+
 /// Takes everything away; see [`super::Host::release_endpoint`].
-pub(crate) async fn release(rtnl: &Rtnl, endpoint: &super::EndpointRef) -> Result<(), NetError> {
+pub(crate) async fn release(
+    rtnl: &Rtnl,
+    deletions: &Gather<Doomed, ()>,
+    endpoint: &super::EndpointRef,
+) -> Result<(), NetError> {
     let asks = vec![link::get(endpoint.host.as_str()), link::get(endpoint.temp.as_str())];
     let mut answers = rtnl.batch(asks).await?.into_iter();
     let mut next = || found(answers.next().unwrap_or_default());
@@ -242,6 +260,32 @@ pub(crate) async fn release(rtnl: &Rtnl, endpoint: &super::EndpointRef) -> Resul
     // The host side first; the container's end by its own name only if the pair lost its host side's name.
     let Some(link) = host.or(temp).filter(|link| !foreign(link)) else { return Ok(()) };
     let routes = endpoint.addresses.iter().map(|ip| route::delete(Cidr::host(*ip), link.index, &link.name));
-    let asks = routes.chain([link::delete(link.index, &link.name)]).collect();
-    absent_is_fine(rtnl.batch(asks).await?)
+    let cut_off = rtnl.batch(routes.collect()).await.and_then(absent_is_fine);
+    let deleted = deletions.ask((link.index, link.name)).await;
+    // A route that could not be deleted went with its link.
+    deleted
+        .inspect_err(|_| drop(cut_off.inspect_err(|error| log::warn!("release {}: {error}", endpoint.host))))
+}
+
+/// One round of deletions. Fifty links cost the kernel as much as one if they go together.
+pub(crate) async fn delete_links(rtnl: Rtnl, doomed: Vec<Doomed>) -> Vec<Result<(), NetError>> {
+    if doomed.len() > 1 {
+        let together = delete_together(&rtnl, &doomed).await;
+        match together {
+            Ok(()) => return doomed.iter().map(|_| Ok(())).collect(),
+            Err(error) => log::debug!("delete {} interfaces at once: {error}; now one by one", doomed.len()),
+        }
+    }
+    let mut outcomes = Vec::with_capacity(doomed.len());
+    for (index, name) in &doomed {
+        let deleted = rtnl.ask(link::delete(*index, name)).await;
+        outcomes.push(deleted.and_then(|answer| absent_is_fine(vec![answer])));
+    }
+    outcomes
+}
+
+async fn delete_together(rtnl: &Rtnl, doomed: &[Doomed]) -> Result<(), NetError> {
+    let marks = doomed.iter().map(|(index, name)| link::doom(*index, name)).collect();
+    absent_is_fine(rtnl.batch(marks).await?)?;
+    absent_is_fine(vec![rtnl.ask(link::delete_doomed()).await?])
 }

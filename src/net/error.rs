@@ -128,6 +128,30 @@ impl NetError {
         Some(if also.is_empty() { first } else { Self::Several { first: Box::new(first), also } })
     }
 
+    /// The same error for another caller who waited for the same thing.
+    #[must_use]
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            Self::NotThere { what } => Self::NotThere { what: what.clone() },
+            Self::Denied { what } => Self::Denied { what: what.clone() },
+            Self::Timeout { what, after } => Self::Timeout { what: what.clone(), after: *after },
+            Self::Stopped => Self::Stopped,
+            Self::Kernel { what, said, source } => Self::Kernel {
+                what: what.clone(),
+                said: said.clone(),
+                source: match source.raw_os_error() {
+                    Some(errno) => io::Error::from_raw_os_error(errno),
+                    None => io::Error::new(source.kind(), source.to_string()),
+                },
+            },
+            other => Self::Kernel {
+                what: other.to_string(),
+                said: String::new(),
+                source: io::ErrorKind::Other.into(),
+            },
+        }
+    }
+
     /// Whether the thing that was to be changed or removed does not exist.
     #[must_use]
     pub fn is_not_there(&self) -> bool {

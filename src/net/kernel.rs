@@ -1,6 +1,8 @@
 //! [`Host`] over the real kernel.
 
+use super::endpoint::Doomed;
 use super::error::{Meaning, NetError};
+use super::gather::Gather;
 use super::link::{self, Change, Link};
 use super::next_hop::{self, NextHops};
 use super::route::{self, HostRoute};
@@ -22,6 +24,10 @@ pub struct KernelHost {
     worker: Worker,
     rtnl: Rtnl,
     sysctl: Sysctl,
+    deletions: Gather<Doomed, ()>,
+    flushes: Gather<Vec<IpAddr>, usize>,
+    /// The threads of the two, apart from the first: their rounds wait in the kernel for tens of milliseconds.
+    _slow: [Worker; 2],
 }
 
 impl KernelHost {
@@ -30,11 +36,22 @@ impl KernelHost {
     /// [`Host::check`] or the first endpoint.
     pub async fn open(sysctl_root: impl Into<PathBuf> + Send) -> Result<Self, NetError> {
         let sysctl = Sysctl::new(sysctl_root);
-        let worker = Worker::start().map_err(|error| NetError::of_io("start the network worker", error))?;
-        let opened =
-            async { Rtnl::open().map_err(|error| NetError::of_io("open the rtnetlink socket", error)) };
-        let rtnl = worker.run(opened).await?;
-        Ok(Self { worker, rtnl, sysctl })
+        let start =
+            |name| Worker::start(name).map_err(|error| NetError::of_io("start the network worker", error));
+        let (worker, deleter, flusher) = (start("net")?, start("net-delete")?, start("net-flush")?);
+        let refused = |error| NetError::of_io("open the rtnetlink socket", error);
+        let rtnl = worker.run(async move { Rtnl::open().map_err(refused) }).await?;
+        let own = deleter.run(async move { Rtnl::open_one().map_err(refused) }).await?;
+        let (deletions, rounds) = Gather::new(move |doomed| {
+            Box::pin(endpoint::delete_links(own.clone(), doomed)) as BoxFuture<'static, _>
+        });
+        deleter.spawn(rounds);
+        let counters = sysctl.clone();
+        let (flushes, rounds) = Gather::new(move |asked| {
+            Box::pin(conntrack::flush(counters.clone(), asked)) as BoxFuture<'static, _>
+        });
+        flusher.spawn(rounds);
+        Ok(Self { worker, rtnl, sysctl, deletions, flushes, _slow: [deleter, flusher] })
     }
 
     /// Where the sysctls are.
@@ -63,7 +80,7 @@ impl Host for KernelHost {
                     return Err(refusal.into());
                 }
             }
-            Ok(HostFacts { ipv6: sysctl.has_ipv6(), conntrack: conntrack::is_available().await? })
+            Ok(HostFacts { ipv6: sysctl.has_ipv6(), conntrack: conntrack::is_available(&sysctl) })
         }))
     }
 
@@ -78,8 +95,8 @@ impl Host for KernelHost {
     }
 
     fn release_endpoint<'a>(&'a self, endpoint: &'a EndpointRef) -> BoxFuture<'a, Result<(), NetError>> {
-        let (rtnl, endpoint) = (self.rtnl.clone(), endpoint.clone());
-        Box::pin(self.worker.run(async move { endpoint::release(&rtnl, &endpoint).await }))
+        let (rtnl, deletions, endpoint) = (self.rtnl.clone(), self.deletions.clone(), endpoint.clone());
+        Box::pin(self.worker.run(async move { endpoint::release(&rtnl, &deletions, &endpoint).await }))
     }
 
     fn host_routes(&self) -> BoxFuture<'_, Result<Vec<HostRoute>, NetError>> {
@@ -112,8 +129,8 @@ impl Host for KernelHost {
     }
 
     fn flush_conntrack<'a>(&'a self, addresses: &'a [IpAddr]) -> BoxFuture<'a, Result<usize, NetError>> {
-        let addresses = addresses.to_vec();
-        Box::pin(self.worker.run(async move { conntrack::flush(&addresses).await }))
+        let (flushes, addresses) = (self.flushes.clone(), addresses.to_vec());
+        Box::pin(self.worker.run(async move { flushes.ask(addresses).await }))
     }
 
     fn monitor(&self) -> BoxFuture<'_, Result<BoxStream<'static, HostEvent>, NetError>> {

@@ -119,6 +119,12 @@ pub(crate) fn get(name: &str) -> Ask {
     Ask::new(RouteNetlinkMessage::GetLink(message), 0, format!("look up interface {name}"))
 }
 
+/// Asks for one link by index.
+pub(crate) fn get_by_index(index: u32) -> Ask {
+    let message = without_counters(LinkUnspec::new_with_index(index)).build();
+    Ask::new(RouteNetlinkMessage::GetLink(message), 0, format!("look up interface {index}"))
+}
+
 /// The message that lists all links.
 pub(crate) fn list() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(without_counters(LinkMessageBuilder::<LinkUnspec>::new()).build())
@@ -133,6 +139,27 @@ fn without_counters(message: LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuild
 pub(crate) fn delete(index: u32, name: &str) -> Ask {
     let message = LinkUnspec::new_with_index(index).build();
     Ask::new(RouteNetlinkMessage::DelLink(message), 0, format!("delete interface {name}"))
+}
+
+/// Deletes a link by name: one that was just made and cannot be looked up.
+pub(crate) fn delete_by_name(name: &str) -> Ask {
+    let message = LinkUnspec::new_with_name(name).build();
+    Ask::new(RouteNetlinkMessage::DelLink(message), 0, format!("delete interface {name}"))
+}
+
+/// The group of links that are about to be deleted together: the letters "cali".
+const DOOMED: u32 = u32::from_be_bytes(*b"cali");
+
+/// Puts a link in the group of those to be deleted.
+pub(crate) fn doom(index: u32, name: &str) -> Ask {
+    let message = LinkUnspec::new_with_index(index).link_group(DOOMED).build();
+    Ask::new(RouteNetlinkMessage::SetLink(message), 0, format!("delete interface {name}"))
+}
+
+/// Deletes all links of that group at once (kernel `rtnl_group_dellink`).
+pub(crate) fn delete_doomed() -> Ask {
+    let message = LinkMessageBuilder::<LinkUnspec>::new().link_group(DOOMED).build();
+    Ask::new(RouteNetlinkMessage::DelLink(message), 0, "delete interfaces by group")
 }
 
 /// What is to change on one end of a pair that exists.

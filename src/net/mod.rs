@@ -10,6 +10,7 @@ mod conntrack;
 mod endpoint;
 mod error;
 pub mod faulty;
+mod gather;
 mod kernel;
 mod link;
 mod monitor;
@@ -125,7 +126,8 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     fn host_routes(&self) -> BoxFuture<'_, Result<Vec<HostRoute>, NetError>>;
 
     /// Guarantees that [`NEXT_HOPS`], the next hops of all containers, resolve as unicast through another device than
-    /// the endpoints', without which the kernel answers no proxy ARP. Call it at the start and on route changes.
+    /// the endpoints', without which the kernel answers no proxy ARP. Call it at the start and when a route comes or
+    /// goes that [`HostRoute::touches_next_hops`].
     fn ensure_next_hops(&self) -> BoxFuture<'_, Result<NextHops, NetError>>;
 
     /// Turns on forwarding, for IPv6 too if the kernel has it. With IPv6 forwarding the host itself takes router

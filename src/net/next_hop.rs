@@ -10,7 +10,6 @@ use super::route::{self, HostRoute, ROUTE_PROTOCOL, RouteKind};
 use super::rtnl::{Answer, Rtnl};
 use crate::model::{Cidr, IpVersion};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// First address and prefix length of the next hops of all containers.
@@ -29,25 +28,69 @@ fn next_hops() -> Cidr {
     Cidr::masking(IpAddr::V4(NEXT_HOPS.0), NEXT_HOPS.1)
 }
 
-/// See [`super::Host::ensure_next_hops`].
+/// See [`super::Host::ensure_next_hops`]. Two lookups and a link, as long as the host's own routes do: only with ours
+/// in the way the whole table must be read.
 pub(crate) async fn ensure(rtnl: &Rtnl) -> Result<NextHops, NetError> {
+    match look(rtnl).await? {
+        Seen::Host => Ok(NextHops::ByHost),
+        Seen::Nothing => add(rtnl).await,
+        Seen::Loopback { index, name } => {
+            let routes = super::kernel::routes_of(rtnl, IpVersion::V4).await?;
+            if !routes.iter().any(|route| is_next_hop_route(route) && route.index == Some(index)) {
+                // Somebody else's route on the loopback device serves as well.
+                return Ok(NextHops::ByHost);
+            }
+            let links = link::decode_all(&rtnl.dump(link::list(), "list interfaces").await?);
+            if !routes.iter().any(|route| holds_next_hops(route, &links)) {
+                return Ok(NextHops::ByUs);
+            }
+            // Only without ours can be seen whether the kernel would use the host's.
+            refused_unless_absent(rtnl.ask(route::delete(next_hops(), index, &name)).await?)?;
+            if matches!(look(rtnl).await?, Seen::Host) { Ok(NextHops::ByHost) } else { add(rtnl).await }
+        }
+    }
+}
+
+/// How the next hops resolve now.
+#[derive(Debug)]
+enum Seen {
+    /// By routes or addresses of the host.
+    Host,
+    /// By a route on the loopback device.
+    Loopback { index: u32, name: String },
+    /// Not, or only by a route through an endpoint.
+    Nothing,
+}
+
+/// Asks for the first and the last next hop, since a host may have a route that covers only some.
+async fn look(rtnl: &Rtnl) -> Result<Seen, NetError> {
+    let [a, b, c, _] = NEXT_HOPS.0.octets();
+    let asks = [1, 254].map(|last| route::lookup(Ipv4Addr::new(a, b, c, last)));
+    let mut loopback = None;
+    for answer in rtnl.batch(asks.to_vec()).await? {
+        // A refused lookup is an answer: every errno of it means that no packet would be sent.
+        match (route::kind_of(&answer), route::device_in(&answer)) {
+            // An address of the host itself is answered for without any proxy.
+            (Some(RouteKind::Local), _) => {}
+            (Some(RouteKind::Unicast), Some(index)) => {
+                let found = link::decode_all(&rtnl.ask(link::get_by_index(index)).await?.messages);
+                match found.into_iter().next() {
+                    Some(link) if link.loopback => loopback = Some(Seen::Loopback { index, name: link.name }),
+                    Some(link) if !is_endpoint(&link) => {}
+                    _ => return Ok(Seen::Nothing),
+                }
+            }
+            _ => return Ok(Seen::Nothing),
+        }
+    }
+    Ok(loopback.unwrap_or(Seen::Host))
+}
+
+async fn add(rtnl: &Rtnl) -> Result<NextHops, NetError> {
     let links = link::decode_all(&rtnl.dump(link::list(), "list interfaces").await?);
-    let routes = super::kernel::routes_of(rtnl, IpVersion::V4).await?;
     let Some(lo) = links.iter().find(|link| link.loopback) else {
         return Err(NetError::NotThere { what: "look up the loopback interface".to_owned() });
     };
-    let ours = routes.iter().any(|route| is_ours(route, lo.index));
-    if ours && !routes.iter().any(|route| holds_next_hops(route, &links)) {
-        return Ok(NextHops::ByUs);
-    }
-    if ours {
-        // A lookup finds ours, the longer prefix, as long as it is there: only without it can the host's be judged.
-        let answer = rtnl.ask(route::delete(next_hops(), lo.index, &lo.name)).await?;
-        refused_unless_absent(answer)?;
-    }
-    if resolves(rtnl, &links).await? {
-        return Ok(NextHops::ByHost);
-    }
     let add = route::add(next_hops(), lo.index, &lo.name, NLM_F_CREATE | NLM_F_REPLACE);
     rtnl.ask(add).await?.refusal.map_or(Ok(NextHops::ByUs), |refusal| Err(refusal.into()))
 }
@@ -59,13 +102,14 @@ fn refused_unless_absent(answer: Answer) -> Result<(), NetError> {
     }
 }
 
+/// Whether a change of this route can change what [`super::Host::ensure_next_hops`] finds: routes of endpoints cannot.
+pub(crate) fn touches_next_hops(route: &HostRoute) -> bool {
+    route.destination.overlaps(&next_hops())
+}
+
 /// Whether a route is one that [`ensure`] makes, on whatever device.
 pub(crate) fn is_next_hop_route(route: &HostRoute) -> bool {
     route.protocol == ROUTE_PROTOCOL && route.destination == next_hops()
-}
-
-fn is_ours(route: &HostRoute, lo: u32) -> bool {
-    is_next_hop_route(route) && route.index == Some(lo)
 }
 
 /// Whether a route of the host would hold the next hops if ours were away.
@@ -78,29 +122,6 @@ fn holds_next_hops(route: &HostRoute, links: &[Link]) -> bool {
 
 fn is_endpoint(link: &Link) -> bool {
     link.is_veth() && link.name.starts_with("cali")
-}
-
-/// Asks for the first and the last next hop, since a host may have a route that covers only some.
-async fn resolves(rtnl: &Rtnl, links: &[Link]) -> Result<bool, NetError> {
-    let [a, b, c, _] = NEXT_HOPS.0.octets();
-    let asks = [1, 254].map(|last| route::lookup(Ipv4Addr::new(a, b, c, last)));
-    let answers = rtnl.batch(asks.to_vec()).await?;
-    Ok(answers.iter().all(|answer| resolved(answer, links)))
-}
-
-/// A refused lookup is an answer: every errno of it means that no packet would be sent.
-fn resolved(answer: &Answer, links: &[Link]) -> bool {
-    answer.refusal.is_none()
-        && answer.messages.iter().any(|message| match message {
-            RouteNetlinkMessage::NewRoute(found) => {
-                let device = route::device_of(&found.attributes);
-                let endpoint = links.iter().any(|link| Some(link.index) == device && is_endpoint(link));
-                let kind = RouteKind::of(found.header.kind);
-                // An address of the host itself is answered for without any proxy.
-                kind == RouteKind::Local || (kind == RouteKind::Unicast && !endpoint)
-            }
-            _ => false,
-        })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Routes: the host routes of endpoints, and what else stands in the main table.
 
+use super::next_hop::touches_next_hops;
 use super::rtnl::{Answer, Ask};
 use crate::model::{Cidr, IpVersion};
 use netlink_packet_route::route::{
@@ -41,6 +42,12 @@ impl HostRoute {
     pub fn is_on_link(&self) -> bool {
         self.kind == RouteKind::Unicast && self.gateway.is_none()
     }
+
+    /// Whether its coming or going can change what [`super::Host::ensure_next_hops`] finds; routes of endpoints do not.
+    #[must_use]
+    pub fn touches_next_hops(&self) -> bool {
+        touches_next_hops(self)
+    }
 }
 
 /// What a route does with a packet.
@@ -57,7 +64,7 @@ pub enum RouteKind {
 }
 
 impl RouteKind {
-    pub(crate) fn of(kind: RouteType) -> Self {
+    fn of(kind: RouteType) -> Self {
         match kind {
             RouteType::Unicast => Self::Unicast,
             RouteType::Local => Self::Local,
@@ -119,7 +126,7 @@ pub(crate) fn decode(message: &RouteMessage) -> Vec<HostRoute> {
     hops.into_iter().map(route).collect()
 }
 
-pub(crate) fn device_of(attributes: &[RouteAttribute]) -> Option<u32> {
+fn device_of(attributes: &[RouteAttribute]) -> Option<u32> {
     attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
@@ -197,6 +204,14 @@ pub(crate) fn lookup_on(ip: Ipv6Addr, index: u32) -> Ask {
 pub(crate) fn kind_of(answer: &Answer) -> Option<RouteKind> {
     answer.messages.iter().find_map(|message| match message {
         RouteNetlinkMessage::NewRoute(found) => Some(RouteKind::of(found.header.kind)),
+        _ => None,
+    })
+}
+
+/// The device of the route in the answer to a lookup.
+pub(crate) fn device_in(answer: &Answer) -> Option<u32> {
+    answer.messages.iter().find_map(|message| match message {
+        RouteNetlinkMessage::NewRoute(found) => device_of(&found.attributes),
         _ => None,
     })
 }

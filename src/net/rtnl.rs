@@ -147,6 +147,12 @@ impl Rtnl {
         Ok(Self { requests: Arc::new(Lane::open()?), dumps: Arc::new(Lane::open()?) })
     }
 
+    /// The same with one socket for both.
+    pub(crate) fn open_one() -> io::Result<Self> {
+        let lane = Arc::new(Lane::open()?);
+        Ok(Self { requests: lane.clone(), dumps: lane })
+    }
+
     /// Sends all requests in one datagram. The answers stand in the order of the requests.
     pub(crate) async fn batch(&self, asks: Vec<Ask>) -> Result<Vec<Answer>, NetError> {
         let mut answers = Vec::with_capacity(asks.len());

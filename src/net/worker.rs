@@ -28,13 +28,13 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts the thread. It inherits the network namespace of the calling thread.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn start(name: &str) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let verbs = TaskTracker::new();
         let in_flight = verbs.clone();
-        std::thread::Builder::new().name("net".to_owned()).spawn(move || {
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             runtime.block_on(async {
                 // Either way the owner is gone.
                 let _ = stopped.await;
@@ -56,5 +56,10 @@ impl Worker {
         F: Future<Output = Result<T, NetError>> + Send + 'static,
     {
         self.verbs.spawn_on(verb, &self.runtime).await.unwrap_or(Err(NetError::Stopped))
+    }
+
+    /// Starts a task that ends by itself once nobody needs it.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.verbs.spawn_on(task, &self.runtime);
     }
 }

@@ -4,7 +4,7 @@
 //! empty type: a comparison then finds them different, and nothing is misread.
 
 use super::attr::{Reader, text};
-use super::encode::RANDOM_FULLY;
+use super::encode_expr::RANDOM_FULLY;
 use super::wire::{self, chain, data, elem, rule, set, table};
 use super::{
     BaseChain, Chain, ChainKind, CmpOp, CtKey, Data, DataType, Element, ElementKey, Expr, Family, FibResult,
@@ -297,4 +297,87 @@ fn nat(inner: Reader<'_>) -> Option<Expr> {
     }
     let family = u8::try_from(inner.u32(2)?).ok().and_then(Family::from_number)?;
     Some(Expr::Nat { kind: NatKind::from_number(inner.u32(1)?)?, family, addr, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::{Batch, Op, encode};
+    use proptest::prelude::*;
+
+    /// The rule of a batch's only operation, as the kernel would see it.
+    fn through(rule: &Rule) -> Rule {
+        let mut batch = Batch::new(TableId::new(Family::Inet, "t"));
+        batch.push(Op::AddRule(rule.clone()));
+        let encoded = encode::batch(&batch, 1, None);
+        let found = messages(&encoded.bytes);
+        assert_eq!(found.iter().map(|m| m.seq).collect::<Vec<_>>(), [1, 2, 3]);
+        super::rule(&found[1]).unwrap().1
+    }
+
+    #[test]
+    fn long_comments_are_cut_at_a_character() {
+        let comment = "ä".repeat(100);
+        let found = through(&Rule::in_chain("c").accept().comment(&comment));
+        assert_eq!(found.comment.unwrap(), "ä".repeat(63));
+    }
+
+    #[test]
+    fn a_batch_numbers_its_messages_by_operation() {
+        let mut batch = Batch::new(TableId::new(Family::Inet, "t"));
+        batch.push(Op::AddTable);
+        let many = (0..1200_u16).map(|n| Element::member(n.to_be_bytes().to_vec())).collect();
+        batch.elements("s", Vec::new(), many);
+        batch.push(Op::DeleteTable);
+        let encoded = encode::batch(&batch, 7, Some(3));
+        assert_eq!(encoded.owners, [0, 1, 1, 1, 2]);
+        assert_eq!(messages(&encoded.bytes).len(), 7);
+    }
+
+    #[test]
+    fn errors_carry_the_kernels_hint() {
+        let mut payload = (-2_i32).to_ne_bytes().to_vec();
+        payload.extend([16, 0, 0, 0].iter().chain(&[0; 12]));
+        payload.extend([9, 0, 1, 0]);
+        payload.extend(b"why?\0\0\0\0");
+        let flags = wire::flag::CAPPED | wire::flag::ACK_TLVS;
+        let message = Message { kind: wire::NLMSG_ERROR, flags, seq: 1, port: 0, payload: &payload };
+        assert_eq!(error(&message), (2, Some("why?".to_owned())));
+        let cut = Message { payload: &payload[..3], ..message };
+        assert_eq!(error(&cut), (0, None));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_and_never_breaks(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            for found in messages(&bytes) {
+                let _ = error(&found);
+            }
+            let message = Message { kind: 0, flags: 0xffff, seq: 0, port: 0, payload: &bytes };
+            let _ = (error(&message), table(&message).is_ok(), chain(&message).is_ok(), rule(&message).is_ok());
+            let _ = (set(&message).is_ok(), elements(&message).is_ok(), comment(&bytes));
+            for name in ["meta", "cmp", "range", "bitwise", "payload", "ct", "lookup", "immediate", "nat", "log", "match"] {
+                let _ = (test(name, Reader::new(&bytes)), action(name, Reader::new(&bytes)));
+            }
+        }
+
+        #[test]
+        fn rules_survive_encoding(
+            interface in "[a-z]{1,15}",
+            mark in any::<u32>(),
+            port in any::<u16>(),
+            prefix in "[ -~]{0,100}",
+        ) {
+            let sent = Rule::in_chain("c")
+                .iifname(&interface)
+                .marked(mark)
+                .dport(6, port)
+                .dnat_by_port(Family::Ip6, true, "m")
+                .log(&prefix, 3)
+                .counter()
+                .goto("d")
+                .comment(&interface);
+            prop_assert_eq!(through(&sent), sent);
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod attr;
 mod batch;
 mod decode;
 mod encode;
+mod encode_expr;
 mod error;
 mod expr;
 mod interval;

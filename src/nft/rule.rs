@@ -234,6 +234,21 @@ impl Rule {
         ])
     }
 
+    /// `meta mark & BITS == 0`.
+    #[must_use]
+    pub fn unmarked(self, bits: u32) -> Self {
+        self.then([
+            Expr::Meta { key: MetaKey::Mark, dreg: Reg::FIRST },
+            Expr::Bitwise {
+                sreg: Reg::FIRST,
+                dreg: Reg::FIRST,
+                mask: bits.to_ne_bytes().to_vec(),
+                xor: vec![0; 4],
+            },
+            Expr::Cmp { sreg: Reg::FIRST, op: CmpOp::Eq, data: vec![0; 4] },
+        ])
+    }
+
     /// `meta mark set meta mark & ~CLEAR | SET`.
     #[must_use]
     pub fn set_mark(self, clear: u32, set: u32) -> Self {

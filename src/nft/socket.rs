@@ -239,7 +239,7 @@ impl Socket {
     pub async fn generation(&mut self) -> Result<u32, NftError> {
         let mut found = None;
         let collect = |message: &Message<'_>| {
-            found = found.or(message.attributes().u32(wire::GEN_ID));
+            found = found.or_else(|| message.attributes().u32(wire::GEN_ID));
             Ok(())
         };
         let operation = "read the generation of the ruleset";

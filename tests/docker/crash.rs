@@ -34,7 +34,6 @@ fn a_killed_plugin_comes_back_and_no_packet_is_lost() {
     let pings = [Ping::start(&one, &two.v4("web"), 50), Ping::start(&one, &two.v6("web"), 50)];
     for _ in 0..2 {
         engine.crash_plugin();
-        std::thread::sleep(Duration::from_millis(600)); // two deaths in the engine's start window switch a plugin off
     }
     pings.into_iter().for_each(Ping::lost_none);
     works_and_goes(&engine, &before);
@@ -56,7 +55,6 @@ fn a_plugin_killed_while_containers_start_and_stop_leaves_nothing() {
             engine.docker(&["exec", &name, "ping", "-c", "1", "-W", "3", crate::engine::HOST_V4]);
         }
         engine.docker(&["rm", "--force", &name]);
-        std::thread::sleep(Duration::from_millis(600));
     }
     engine.docker(&["network", "rm", "web"]);
     engine.assert_back_to(&before);

@@ -1,19 +1,13 @@
 //! Networks and containers in every form the README shows.
 
-use crate::engine::{DRIVER, Engine};
+use crate::engine::{DRIVER, Engine, HOST_V4, IMAGE, wait_for};
+use std::time::Duration;
 
-#[test]
-fn a_network_is_created_used_and_removed_under_every_name() {
-    let forms: [&[&str]; 4] = [
-        &["--driver", DRIVER, "--ipam-driver", DRIVER],
-        &["--driver", "calico", "--ipam-driver", "calico-ipam"],
-        &["--driver", "calico"],
-        &["--driver", DRIVER],
-    ];
-    let Some(engine) = Engine::with_plugin() else { return };
+/// Creates a network in each form, uses it and removes it.
+fn use_and_remove(engine: &Engine, forms: &[&[&str]]) {
     let before = engine.state();
     for form in forms {
-        engine.docker(&[&["network", "create"], form, &["web"]].concat());
+        engine.docker(&[&["network", "create"], *form, &["web"]].concat());
         let one = engine.run("one", "web", &[]);
         let two = engine.run("two", "web", &[]);
         one.reaches(&two.v4("web"));
@@ -24,6 +18,40 @@ fn a_network_is_created_used_and_removed_under_every_name() {
         engine.docker(&["network", "rm", "web"]);
         engine.assert_back_to(&before);
     }
+}
+
+#[test]
+fn a_network_is_created_used_and_removed_under_the_plugins_name() {
+    let Some(engine) = Engine::with_plugin() else { return };
+    use_and_remove(&engine, &[&["--driver", DRIVER, "--ipam-driver", DRIVER]]);
+}
+
+#[test]
+fn a_network_without_the_ipam_driver_has_addresses_of_dockers_own() {
+    let Some(engine) = Engine::with_plugin() else { return };
+    let form = ["--driver", DRIVER];
+    use_and_remove(&engine, &[&form, &[&form[..], &["--subnet", "10.77.0.0/16"]].concat()]);
+}
+
+#[test]
+fn the_names_of_the_go_plugin_work_as_its_readmes_have_them() {
+    let Some(engine) = Engine::with_plugin() else { return };
+    use_and_remove(
+        &engine,
+        &[&["--driver", "calico", "--ipam-driver", "calico-ipam"], &["--driver", "calico"]],
+    );
+}
+
+#[test]
+fn containers_on_a_network_with_the_go_plugins_names_come_back_after_a_crash_of_the_daemon() {
+    let Some(mut engine) = Engine::with_plugin() else { return };
+    engine.docker(&["network", "create", "--driver", "calico", "--ipam-driver", "calico-ipam", "web"]);
+    engine.run("one", "web", &["--restart", "always"]);
+    engine.kill_daemon();
+    engine.start_daemon(&[]);
+    wait_for("the container to run again", Duration::from_secs(15), || {
+        engine.try_docker(&["exec", "one", "ping", "-c", "1", "-W", "1", HOST_V4]).status.success()
+    });
 }
 
 #[test]
@@ -72,16 +100,8 @@ fn an_address_is_free_again_as_soon_as_its_container_is_removed() {
     engine.network("web", &["--subnet", "10.77.0.0/16"]);
     for _ in 0..3 {
         let one = engine.run("one", "web", &["--ip", "10.77.3.4"]);
-        let refused = engine.docker_fails(&[
-            "run",
-            "--rm",
-            "--network",
-            "web",
-            "--ip",
-            "10.77.3.4",
-            crate::engine::IMAGE,
-            "true",
-        ]);
+        let refused =
+            engine.docker_fails(&["run", "--rm", "--network", "web", "--ip", "10.77.3.4", IMAGE, "true"]);
         assert!(refused.contains("10.77.3.4"), "the error names no address: {refused}");
         assert_eq!(one.seen_by("10.77.3.4"), "10.77.3.4", "the first holder is not disturbed");
         one.remove();
@@ -152,7 +172,7 @@ fn a_compose_project_comes_up_finds_itself_by_name_and_goes_down() {
     for (name, network) in [("shop_web_1", "shop_front"), ("shop_db_1", "shop_back")] {
         let service = name.split('_').nth(1).unwrap();
         let create = ["create", "--stop-signal", "KILL", "--name", name, "--network", network];
-        engine.docker(&[&create[..], &["--network-alias", service, crate::engine::IMAGE]].concat());
+        engine.docker(&[&create[..], &["--network-alias", service, IMAGE]].concat());
     }
     engine.docker(&["network", "connect", "--alias", "web", "shop_back", "shop_web_1"]);
     engine.docker(&["start", "shop_db_1", "shop_web_1"]);

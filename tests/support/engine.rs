@@ -132,7 +132,7 @@ impl Engine {
 
     /// A docker client command against this engine, to be started by the caller.
     pub(crate) fn docker_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("docker");
+        let mut command = Command::new(client());
         command.env("PATH", path()).env("DOCKER_CONFIG", self.dir.join("client")).env_remove("DOCKER_HOST");
         command.arg("--host").arg(format!("unix://{}", self.dir.join("docker.sock").display())).args(args);
         command.stdin(Stdio::null());
@@ -222,23 +222,15 @@ impl Engine {
 
     /// Kills the plugin with SIGKILL and waits until the engine has started it again and it answers.
     pub(crate) fn crash_plugin(&self) {
-        let before = self.plugin_pid().unwrap();
-        self.on_host(&["kill", "-KILL", &before.to_string()]);
-        wait_for("the plugin to come back", Duration::from_secs(13), || {
-            self.plugin_pid().is_some_and(|now| now != before) && self.plugin_listens()
-        });
+        let before = self.registrations();
+        self.on_host(&["kill", "-KILL", &self.plugin_pid().unwrap().to_string()]);
+        // Only once the engine has registered it again: a second death before that switches a plugin off for good.
+        wait_for("the plugin to come back", Duration::from_secs(15), || self.registrations() > before);
     }
 
-    /// Whether somebody accepts connections on the plugin's socket.
-    pub(crate) fn plugin_listens(&self) -> bool {
-        let id = self.docker(&["plugin", "inspect", "--format", "{{.Id}}", DRIVER]);
-        let root = format!("/proc/{}/root", self.init_pid());
-        std::os::unix::net::UnixStream::connect(format!("{root}/run/docker/plugins/{id}/calico.sock")).is_ok()
-    }
-
-    /// Process ID of the host's process 1, as this machine counts them.
-    pub(crate) fn init_pid(&self) -> u32 {
-        std::fs::read_to_string(self.dir.join("pid")).unwrap().trim().parse().unwrap()
+    /// How often the engine has asked the plugin for its capabilities, which it does at each registration.
+    fn registrations(&self) -> usize {
+        self.daemon_log().matches("IpamDriver.GetCapabilities").count()
     }
 
     /// The kernel's state on the host: links, routes, rules, packet filter.
@@ -328,6 +320,12 @@ fn script(command: &str, dir: &Path) -> Command {
 /// Debian leaves the administrator's folders out of an ordinary user's PATH, and `su` keeps that.
 fn path() -> String {
     format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
+/// The client of the engine's own package where there is one: a newer one refuses an old engine `--mac-address`.
+fn client() -> &'static str {
+    let packaged = "/usr/bin/docker";
+    if Path::new(packaged).is_file() { packaged } else { "docker" }
 }
 
 fn fresh_dir() -> PathBuf {

@@ -44,9 +44,13 @@ impl HostState {
         Self { lines }
     }
 
-    /// Comments of the save programs and lines of the kernel's own that come and go with time.
+    /// Comments of the save programs, and lines of the kernel's own: cached routes, and anycast addresses, which follow the
+    /// forwarding switch that nobody may switch off again.
     fn passing(line: &str) -> bool {
-        line.starts_with('#') || matches!(line.trim(), "" | "}") || line.contains("cache")
+        line.starts_with('#')
+            || line.starts_with("anycast")
+            || matches!(line.trim(), "" | "}")
+            || line.contains("cache")
     }
 
     /// The line without packet counters, interface indexes and life times.

@@ -9,7 +9,7 @@ const MARK: &str = "CALICO_TEST_INSIDE";
 /// Runs `body` in fresh namespaces as root, with `/run` empty and `lo` up. `test` is the name of the calling test as
 /// the test runner knows it. Without the rights or tools for that, prints `SKIP` and returns, unless `REQUIRE` names
 /// `netns`.
-pub fn in_namespace(test: &str, body: impl FnOnce()) {
+pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
     if std::env::var(MARK).as_deref() == Ok(test) {
         run("mount -t tmpfs none /run");
         run("mkdir -p /run/netns");
@@ -56,21 +56,21 @@ fn available() -> bool {
 }
 
 /// Runs a command line and gives its output; fails the test if it fails.
-pub fn run(line: &str) -> String {
+pub(crate) fn run(line: &str) -> String {
     let (ok, text) = try_run(line);
     assert!(ok, "{line}: {text}");
     text
 }
 
 /// Runs a command line: whether it succeeded, and what it printed.
-pub fn try_run(line: &str) -> (bool, String) {
+pub(crate) fn try_run(line: &str) -> (bool, String) {
     let output = Command::new("sh").args(["-c", line]).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Whether a program is there; if not, says so as [`in_namespace`] does. `REQUIRE` names it by `requirement`.
-pub fn have(program: &str, requirement: &str) -> bool {
+pub(crate) fn have(program: &str, requirement: &str) -> bool {
     if try_run(&format!("command -v {program}")).0 {
         return true;
     }
@@ -81,7 +81,7 @@ pub fn have(program: &str, requirement: &str) -> bool {
 }
 
 /// Runs `work` on a thread inside a namespace made by `ip netns add`.
-pub fn inside<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn inside<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let file = File::open(format!("/run/netns/{namespace}")).unwrap();
     let thread = std::thread::spawn(move || {
         nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
