@@ -2,11 +2,15 @@
 
 use super::find::{DockerView, Suspect, View, find};
 use crate::docker::DockerClient;
-use crate::driver::{DriverError, Drivers, parse_alias};
+use crate::driver::{DriverError, Drivers, LocalEndpoint, parse_alias};
+use crate::model::EndpointId;
 use crate::net::Host;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The driver's endpoints as they were looked at.
+type Endpoints = BTreeMap<EndpointId, LocalEndpoint>;
 
 /// Collects leaks. Owned by one task.
 pub struct Collector {
@@ -38,7 +42,7 @@ impl Collector {
 
     /// One pass. What cannot be collected is logged and tried again in the next one.
     pub async fn pass(&mut self) -> Result<(), DriverError> {
-        let view = self.look().await?;
+        let (view, endpoints) = self.look().await?;
         let suspects = find(&view);
         let now = Instant::now();
         self.since.retain(|suspect, _| suspects.contains_key(suspect));
@@ -52,7 +56,7 @@ impl Collector {
         let leaks: Vec<Suspect> = suspects.keys().filter(ripe).cloned().collect();
         for leak in leaks {
             let why = suspects.get(&leak).copied().unwrap_or_default();
-            match self.collect(&leak, &view).await {
+            match self.collect(&leak, &view, &endpoints).await {
                 Ok(()) => log::info!("collected {leak}: {why}"),
                 Err(error) => log::warn!("{leak} is left over ({why}) and cannot be collected: {error}"),
             }
@@ -61,10 +65,14 @@ impl Collector {
         Ok(())
     }
 
-    async fn collect(&self, leak: &Suspect, view: &View) -> Result<(), DriverError> {
+    async fn collect(&self, leak: &Suspect, view: &View, endpoints: &Endpoints) -> Result<(), DriverError> {
         match leak {
-            Suspect::Endpoint(id) => self.drivers.collect_endpoint(id).await,
-            Suspect::Address(ip) => self.drivers.collect_address(*ip).await,
+            Suspect::Endpoint(id) => match endpoints.get(id) {
+                Some(seen) => self.drivers.collect_endpoint(seen).await,
+                None => Ok(()),
+            },
+            Suspect::Unknown(id) => self.drivers.collect_unknown_endpoint(id).await,
+            Suspect::Address(ip) => self.drivers.collect_address(*ip, self.grace).await,
             Suspect::Network(id) => self.drivers.collect_network(id).await,
             Suspect::Pool(name) => self.drivers.collect_pool(name).await,
             Suspect::Link(name) => match view.links.get(name).cloned().flatten() {
@@ -74,22 +82,30 @@ impl Collector {
         }
     }
 
-    /// Docker is asked before the driver: an endpoint made between the two is then unknown to neither.
-    async fn look(&mut self) -> Result<View, DriverError> {
+    /// Docker is asked before the driver: an endpoint made between the two is then unknown to neither. For the same
+    /// reason the driver is asked before the kernel and the datastore.
+    async fn look(&mut self) -> Result<(View, Endpoints), DriverError> {
         let docker = self.ask_docker().await;
-        let endpoints = self.drivers.local_endpoints();
+        let endpoints: Endpoints = self
+            .drivers
+            .local_endpoints()
+            .into_iter()
+            .map(|endpoint| (endpoint.id.clone(), endpoint))
+            .collect();
         let links = self.host.links().await?;
         let owner = |alias: &str| parse_alias(alias).map(|(id, _)| id);
         let links: BTreeMap<_, _> =
             links.into_iter().map(|link| (link.name, link.alias.as_deref().and_then(owner))).collect();
-        Ok(View {
-            endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint.iface)).collect(),
+        let view = View {
+            endpoints: endpoints.values().map(|e| (e.id.clone(), e.iface.clone())).collect(),
+            unknown_endpoints: self.drivers.unknown_endpoints().await?,
             links,
-            unused_addresses: self.drivers.unused_addresses().await?,
+            unused_addresses: self.drivers.unused_addresses(self.grace).await?,
             idle_networks: self.drivers.idle_networks().await?,
             unused_pools: self.drivers.unused_pools().await?,
             docker,
-        })
+        };
+        Ok((view, endpoints))
     }
 
     async fn ask_docker(&mut self) -> Option<DockerView> {
