@@ -11,6 +11,7 @@
 //! ```
 
 mod address;
+mod adopt;
 mod collect;
 mod endpoint;
 mod error;
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The address space of this plugin's IPAM, local and global: two names send engines into their overlap check.
-const ADDRESS_SPACE: &str = "CalicoAddressSpace";
+pub const ADDRESS_SPACE: &str = "CalicoAddressSpace";
 /// What the Go plugin's networks carry.
 const LEGACY_ADDRESS_SPACES: [&str; 2] = ["CalicoLocalAddressSpace", "CalicoGlobalAddressSpace"];
 /// First word of the alias of every interface that this plugin makes: proof of ownership for the collector.

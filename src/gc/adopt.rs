@@ -15,18 +15,21 @@ const ENTRYPOINT: &str = "/calico-libnetwork";
 const V1_NAMES: [&str; 2] = ["calico", "calico-ipam"];
 
 /// Under which names this engine knows this plugin.
-#[must_use]
-pub fn own_names(plugins: &[ManagedPlugin]) -> BTreeSet<String> {
+pub(super) fn own_names(plugins: &[ManagedPlugin]) -> BTreeSet<String> {
     let ours = |plugin: &&ManagedPlugin| {
-        plugin.config.entrypoint.as_ref().and_then(|words| words.first()).is_some_and(|word| word == ENTRYPOINT)
+        plugin
+            .config
+            .entrypoint
+            .as_ref()
+            .and_then(|words| words.first())
+            .is_some_and(|word| word == ENTRYPOINT)
     };
     let managed = plugins.iter().filter(ours).map(|plugin| plugin.name.clone());
     managed.chain(V1_NAMES.map(str::to_owned)).collect()
 }
 
 /// The calls that made networks of ours which are not known. `address_space` is our IPAM's.
-#[must_use]
-pub fn networks(
+pub(super) fn networks(
     docker: &[DockerNetwork],
     names: &BTreeSet<String>,
     known: &BTreeSet<String>,
@@ -56,8 +59,7 @@ fn create_network(network: &DockerNetwork, names: &BTreeSet<String>, address_spa
 }
 
 /// The calls that made endpoints of running containers which are not known, in networks that are.
-#[must_use]
-pub fn endpoints(
+pub(super) fn endpoints(
     containers: &[ContainerSummary],
     networks: &BTreeSet<String>,
     known: &BTreeSet<String>,
