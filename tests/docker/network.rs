@@ -1,6 +1,6 @@
 //! Networks and containers in every form the README shows.
 
-use crate::engine::{DRIVER, Engine, HOST_V4, IMAGE, wait_for};
+use crate::engine::{DRIVER, Engine, IMAGE, wait_for};
 use std::time::Duration;
 
 /// Creates a network in each form, uses it and removes it.
