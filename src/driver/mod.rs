@@ -11,6 +11,7 @@
 //! ```
 
 mod address;
+mod adopt;
 mod collect;
 mod endpoint;
 mod error;
@@ -26,10 +27,11 @@ mod ports;
 mod profile;
 mod record;
 mod sandbox;
+mod uplink;
 
 pub use error::DriverError;
 pub use firewall::{Firewall, PoolNat, PublishedPort};
-pub use index::LocalEndpoint;
+pub use index::{LocalEndpoint, Sandbox};
 
 use crate::ipam::Ipam;
 use crate::model::{IpPoolSpec, MacAddress, NodeName, ObjectMeta, Resource, WorkloadEndpointSpec, key};
@@ -40,13 +42,13 @@ use crate::protocol::{
 };
 use crate::store::{SharedStore, typed};
 use error::refused;
-use index::{EndpointIndex, Sandbox};
+use index::EndpointIndex;
 use locks::Locks;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// The address space of this plugin's IPAM, local and global: two names send engines into their overlap check.
-const ADDRESS_SPACE: &str = "CalicoAddressSpace";
+pub const ADDRESS_SPACE: &str = "CalicoAddressSpace";
 /// What the Go plugin's networks carry.
 const LEGACY_ADDRESS_SPACES: [&str; 2] = ["CalicoLocalAddressSpace", "CalicoGlobalAddressSpace"];
 /// First word of the alias of every interface that this plugin makes: proof of ownership for the collector.
@@ -88,6 +90,7 @@ pub struct Drivers {
     endpoints: EndpointIndex,
     ports: ports::PortBook,
     pending_pools: pool::PendingPools,
+    uplink_mtu: uplink::UplinkMtu,
     locks: Locks,
 }
 
@@ -125,6 +128,7 @@ impl Drivers {
             endpoints: EndpointIndex::default(),
             ports: ports::PortBook::default(),
             pending_pools: pool::PendingPools::default(),
+            uplink_mtu: uplink::UplinkMtu::default(),
             locks: Locks::default(),
         };
         drivers.load_endpoints().await?;
@@ -146,8 +150,8 @@ impl Drivers {
                 continue;
             };
             let mac = resource.value.spec.mac.parse().unwrap_or_else(|_| MacAddress::of_endpoint(&id));
-            let known_since = Instant::now();
-            self.endpoints.insert(LocalEndpoint { id, network, iface, ips, mac, sandbox: None, known_since });
+            let endpoint = LocalEndpoint { id, network, iface, ips, mac, ifname: None, sandbox: None };
+            self.endpoints.insert(endpoint);
         }
         for link in self.host.links().await? {
             if let Some((id, sandbox)) = link.alias.as_deref().and_then(parse_alias) {
@@ -259,7 +263,8 @@ mod tests {
     #[test]
     fn an_alias_reads_back_and_fits_the_kernel() {
         let id = EndpointId::new(&"0123456789abcdef".repeat(4)).unwrap();
-        let sandbox = Sandbox { key: "/var/run/docker/netns/9ce6ebc00fc1".to_owned(), hop: 3 };
+        let key = format!("/{}/netns/9ce6ebc00fc1", "long".repeat(99));
+        let sandbox = Sandbox { key: Sandbox::name(&key).to_owned(), hop: 254 };
         let text = alias(&id, &sandbox);
         // IFALIASZ of linux/if_link.h is 256 with the terminator.
         assert!(text.len() < 256);

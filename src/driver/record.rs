@@ -58,6 +58,11 @@ impl NetworkRecord {
         self.pools.iter().any(|pool| pool.aux.contains(&ip))
     }
 
+    /// Whether a prefix is one of the network's.
+    pub(super) fn has_subnet(&self, subnet: Cidr) -> bool {
+        self.pools.iter().any(|pool| pool.subnet == subnet)
+    }
+
     /// Whether an address was given as the network's gateway.
     pub(super) fn has_gateway(&self, ip: IpAddr) -> bool {
         self.pools.iter().any(|pool| pool.gateway == Some(ip))

@@ -3,17 +3,18 @@
 
 use super::error::{DriverError, refused};
 use super::index::{LocalEndpoint, Sandbox};
+use super::locks::Key;
 use super::record::NetworkRecord;
 use super::{Drivers, alias, plan};
 use crate::model::{EndpointId, IfaceName};
-use crate::net::{self, EndpointLink, host_mtu};
+use crate::net::{self, EndpointLink};
 use crate::protocol::{EndpointRef, Join, JoinAnswer};
 use std::net::IpAddr;
 
 impl Drivers {
     pub(super) async fn join(&self, call: &Join) -> Result<JoinAnswer, DriverError> {
         let id = EndpointId::new(&call.endpoint_id)?;
-        let _held = self.locks.hold(id.as_str()).await;
+        let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         let endpoint =
             self.endpoints.get(&id).ok_or_else(|| DriverError::UnknownEndpoint(id.short().to_owned()))?;
         let network_id =
@@ -22,20 +23,36 @@ impl Drivers {
             return Err(refused(format!("endpoint {} is in network {}", id.short(), network_id.short())));
         }
         let network = self.network(&network_id).await?;
+        let key = Sandbox::name(&call.sandbox_key);
+        let again = endpoint.sandbox.as_ref().is_some_and(|sandbox| sandbox.key == key);
+        if endpoint.sandbox.is_some() && !again {
+            // The engine has given the old sandbox up without a word.
+            self.detach(&endpoint).await?;
+            self.endpoints.leave(&id);
+        }
         let sandbox = self
             .endpoints
-            .join(&id, &call.sandbox_key)
+            .join(&id, key)
             .ok_or_else(|| refused("a container cannot have more than 254 networks of this driver"))?;
         if let Err(error) = self.attach(&endpoint, &network, &sandbox).await {
-            // Engines up to 28 send no Leave after a failed Join.
-            self.endpoints.leave(&id);
-            let joined = LocalEndpoint { sandbox: Some(sandbox), ..endpoint };
-            if let Err(undo) = self.detach(&joined).await {
-                log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", id.short());
+            // A container that runs keeps what it has when a repeated call fails.
+            if !again {
+                self.undo_join(LocalEndpoint { sandbox: Some(sandbox), ..endpoint }).await;
             }
             return Err(error);
         }
-        Ok(plan::join_answer(&network, &id, &endpoint.ips, sandbox.hop))
+        Ok(plan::join_answer(&network, &endpoint, sandbox.hop))
+    }
+
+    /// Engines up to 28 send no Leave after a failed Join. What cannot be undone stays joined, so that DeleteEndpoint,
+    /// which they do send, tries again.
+    async fn undo_join(&self, joined: LocalEndpoint) {
+        match self.detach(&joined).await {
+            Ok(()) => self.endpoints.leave(&joined.id),
+            Err(undo) => {
+                log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", joined.id.short());
+            }
+        }
     }
 
     /// Programs the kernel for an endpoint.
@@ -47,7 +64,7 @@ impl Drivers {
     ) -> Result<(), DriverError> {
         let mtu = match network.mtu.or(self.options.veth_mtu) {
             Some(mtu) => mtu,
-            None => host_mtu(&self.host.links().await?),
+            None => self.uplink_mtu.get(&*self.host).await?,
         };
         let has_v6 = endpoint.ips.iter().any(IpAddr::is_ipv6);
         let link = EndpointLink {
@@ -66,10 +83,9 @@ impl Drivers {
 
     pub(super) async fn leave(&self, call: &EndpointRef) -> Result<(), DriverError> {
         let id = EndpointId::new(&call.endpoint_id)?;
-        let _held = self.locks.hold(id.as_str()).await;
+        let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         let Some(endpoint) = self.endpoints.get(&id) else { return Ok(()) };
-        // Some engines do not revoke ports before they leave (29: moby forgets the gateway after a plugin restart).
-        self.release_ports(&id).await?;
+        // With its ports: engine 29 does not revoke them if it has forgotten the gateway over a restart of the plugin.
         self.detach(&endpoint).await?;
         self.endpoints.leave(&id);
         Ok(())
@@ -121,9 +137,8 @@ impl Drivers {
 
     /// Programs the kernel again for the endpoint behind an interface; other interfaces are none of ours.
     pub async fn repair(&self, iface: &IfaceName) {
-        let found = self.endpoints.all().into_iter().find(|endpoint| endpoint.iface == *iface);
-        let Some(id) = found.map(|endpoint| endpoint.id) else { return };
-        let _held = self.locks.hold(id.as_str()).await;
+        let Some(id) = self.endpoints.behind(iface) else { return };
+        let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         // Docker may have taken it away while the lock was waited for.
         let Some(endpoint) = self.endpoints.get(&id) else { return };
         let (Some(sandbox), Some(network)) = (&endpoint.sandbox, &endpoint.network) else { return };

@@ -4,6 +4,7 @@
 //! (docker-protocol 2.3), so the plugin compares what it holds with the kernel and with Docker. [`find`] decides, the
 //! [`Collector`] acts; the driver does the work under its own locks.
 
+mod adopt;
 mod collect;
 mod find;
 

@@ -64,8 +64,9 @@ fn a_wrong_setting_keeps_the_plugin_from_starting_and_the_log_names_it() {
         assert!(log.contains(name), "the log does not name {name}");
     }
     engine.docker(&["plugin", "set", DRIVER, "CALICO_LIBNETWORK_VETH_MTU=", "LOG_LEVEL=info"]);
-    // The engine may still be at removing the process that died.
-    wait_for("the plugin to be enabled", Duration::from_secs(15), || {
-        engine.try_docker(&["plugin", "enable", DRIVER]).status.success()
+    // The engine may still be at the process that died: it then refuses, or has started the plugin again by itself.
+    wait_for("the plugin to be enabled", Duration::from_secs(20), || {
+        engine.try_docker(&["plugin", "enable", DRIVER]);
+        engine.docker(&["plugin", "inspect", "--format", "{{.Enabled}}", DRIVER]) == "true"
     });
 }
