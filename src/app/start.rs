@@ -5,7 +5,7 @@ use super::gate::GateKey;
 use crate::cluster;
 use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
 use crate::dataplane::{self, Dataplane, ForwardAccept};
-use crate::driver::{self, Drivers};
+use crate::driver::{self, Drivers, Scopes};
 use crate::model::{Cidr, IfaceName, IpVersion, NodeName};
 use crate::net::{Host, HostRoute, KernelHost, ROUTE_PROTOCOL, RouteKind};
 use crate::store::etcd::TlsFiles;
@@ -35,8 +35,7 @@ pub(super) fn driver_options(config: &Config, node: NodeName) -> driver::Options
         |pool: &Option<DefaultPool>, otherwise| pool.as_ref().map_or(otherwise, |pool| pool.nat_outgoing);
     driver::Options {
         node,
-        scope: config.scope.word(),
-        connectivity_scope: config.connectivity_scope.word(),
+        scopes: Scopes { network: config.scope.word(), connectivity: config.connectivity_scope.word() },
         create_pools: config.create_pools,
         create_profiles: config.create_profiles,
         shared_datastore: config.datastore != Datastore::Embedded,

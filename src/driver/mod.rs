@@ -54,15 +54,22 @@ const LEGACY_ADDRESS_SPACES: [&str; 2] = ["CalicoLocalAddressSpace", "CalicoGlob
 /// First word of the alias of every interface that this plugin makes: proof of ownership for the collector.
 const ALIAS: &str = "calico-docker";
 
+/// What Docker is told of the driver's reach, each `local` or `global`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scopes {
+    /// Who asks for addresses on a swarm: the node that runs the task, or the leader.
+    pub network: &'static str,
+    /// Whether swarm's service discovery is on.
+    pub connectivity: &'static str,
+}
+
 /// How the drivers behave; from the settings.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// This host's Calico node name.
     pub node: NodeName,
-    /// `local` or `global`.
-    pub scope: &'static str,
-    /// `local` or `global`.
-    pub connectivity_scope: &'static str,
+    /// What Docker is told of the driver's reach.
+    pub scopes: Scopes,
     /// Whether `--subnet` outside every pool makes a pool.
     pub create_pools: bool,
     /// Whether networks get a profile.
@@ -163,7 +170,7 @@ impl Drivers {
 
     /// One call of Docker.
     pub async fn handle(&self, request: Request) -> Result<Response, DriverError> {
-        if let Some(answer) = answer_at_once(&self.options, &request) {
+        if let Some(answer) = answer_at_once(self.options.scopes, &request) {
             return Ok(answer);
         }
         match request {
@@ -197,12 +204,12 @@ impl Drivers {
 /// The answer to a call that needs neither datastore nor kernel; `None` for every other. dockerd makes such calls while
 /// it starts a plugin, so they never wait for anything.
 #[must_use]
-pub fn answer_at_once(options: &Options, request: &Request) -> Option<Response> {
+pub fn answer_at_once(scopes: Scopes, request: &Request) -> Option<Response> {
     Some(match request {
         Request::Activate => Response::Activate { implements: ["NetworkDriver", "IpamDriver"] },
         Request::NetworkCapabilities => Response::NetworkCapabilities(NetworkCapabilities {
-            scope: options.scope,
-            connectivity_scope: options.connectivity_scope,
+            scope: scopes.network,
+            connectivity_scope: scopes.connectivity,
             gw_alloc_checker: true,
         }),
         Request::IpamCapabilities => Response::IpamCapabilities(IpamCapabilities::default()),

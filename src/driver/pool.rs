@@ -91,7 +91,9 @@ impl Drivers {
     /// A network without `--subnet` needs at least one pool that may serve this node.
     async fn check_any_pool(&self, version: IpVersion) -> Result<(), DriverError> {
         let pools = self.ipam.pools().await?;
-        let serves = |pool: &&Resource<IpPoolSpec>| pool.is_enabled() && pool.spec.cidr.version() == version;
+        let serves = |pool: &&Resource<IpPoolSpec>| {
+            pool.is_enabled() && pool.spec.assigns_automatically() && pool.spec.cidr.version() == version
+        };
         match pools.iter().find(serves) {
             Some(_) => Ok(()),
             None => Err(refused(format!(
@@ -139,7 +141,10 @@ impl Drivers {
         let nat_outgoing = if subnet.version() == IpVersion::V4 { nat_v4 } else { nat_v6 };
         let mut metadata = new_metadata(&name);
         metadata.annotate(CREATED_BY_ANNOTATION, crate::model::ORCHESTRATOR);
-        let pool = Resource::new(metadata, IpPoolSpec { nat_outgoing, ..IpPoolSpec::new(subnet) });
+        // For the networks that name it, not for all that name none.
+        let assignment_mode = Some("Manual".to_owned());
+        let spec = IpPoolSpec { nat_outgoing, assignment_mode, ..IpPoolSpec::new(subnet) };
+        let pool = Resource::new(metadata, spec);
         let key = key::resource::<IpPoolSpec>(&name);
         match self.store.commit(Txn::new().create(&key, typed::encode(&key, &pool)?)).await {
             Ok(_) => log::info!("created pool {name} ({subnet})"),
