@@ -4,7 +4,7 @@ use crate::docker::FakeDocker;
 use crate::host::{TestFirewall, TestHost};
 use calico_libnetwork::cluster;
 use calico_libnetwork::config::DefaultPool;
-use calico_libnetwork::driver::{Drivers, Options, Parts};
+use calico_libnetwork::driver::{Drivers, Options, Parts, Scopes};
 use calico_libnetwork::gc::Collector;
 use calico_libnetwork::model::{
     AllocationBlock, EncapMode, IpPoolSpec, IpVersion, NodeName, ProfileSpec, Resource, WorkloadEndpointSpec,
@@ -33,8 +33,7 @@ pub(crate) struct World {
 pub(crate) fn options() -> Options {
     Options {
         node: NodeName::new("docker-1").unwrap(),
-        scope: "local",
-        connectivity_scope: "global",
+        scopes: Scopes { network: "local", connectivity: "global" },
         create_pools: true,
         create_profiles: true,
         shared_datastore: false,
