@@ -4,7 +4,7 @@
 use super::error::{DriverError, refused};
 use super::index::{LocalEndpoint, Sandbox};
 use super::locks::Key;
-use super::record::NetworkRecord;
+use super::record::{NetworkPool, NetworkRecord};
 use super::{Drivers, alias, plan};
 use crate::model::{EndpointId, IfaceName};
 use crate::net::{self, EndpointLink};
@@ -41,6 +41,7 @@ impl Drivers {
             }
             return Err(error);
         }
+        let network = self.with_prefixes(network).await?;
         Ok(plan::join_answer(&network, &endpoint, sandbox.hop))
     }
 
@@ -53,6 +54,22 @@ impl Drivers {
                 log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", joined.id.short());
             }
         }
+    }
+
+    /// The network with the prefixes that its containers may have addresses of. An internal one without `--subnet` has
+    /// those of all pools; `0.0.0.0/0`, which Docker knows it by, would be a default route.
+    async fn with_prefixes(&self, mut network: NetworkRecord) -> Result<NetworkRecord, DriverError> {
+        if network.internal && network.pools.iter().any(|pool| pool.subnet.prefix_len() == 0) {
+            let pools = self.ipam.pools().await?;
+            let (named, unnamed): (Vec<_>, Vec<_>) =
+                network.pools.into_iter().partition(|pool| pool.subnet.prefix_len() > 0);
+            let versions = unnamed.iter().map(|pool| pool.subnet.version());
+            let of =
+                |version| pools.iter().map(|pool| pool.spec.cidr).filter(move |c| c.version() == version);
+            let prefixes = versions.flat_map(of).map(NetworkPool::of_prefix);
+            network.pools = named.into_iter().chain(prefixes).collect();
+        }
+        Ok(network)
     }
 
     /// Programs the kernel for an endpoint.
