@@ -196,7 +196,7 @@ async fn an_endpoint_whose_link_lost_its_routes_is_programmed_again() {
     let calls = world.host.calls();
     world.drivers.repair(&link.host).await;
     assert!(world.host.calls() > calls);
-    assert_eq!(world.host.endpoints(), [link.clone()]);
+    assert_eq!(world.host.endpoints(), std::slice::from_ref(&link));
     // Foreign interfaces, and endpoints that left, are none of its business.
     world.drivers.repair(&"eth0".parse().unwrap()).await;
     engine.stop(&endpoint).await;
