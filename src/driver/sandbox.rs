@@ -9,6 +9,7 @@ use super::{Drivers, alias, plan};
 use crate::model::{EndpointId, IfaceName};
 use crate::net::{self, EndpointLink};
 use crate::protocol::{EndpointRef, Join, JoinAnswer};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 impl Drivers {
@@ -139,15 +140,35 @@ impl Drivers {
     }
 
     /// Programs the kernel again for every endpoint that is joined and whose interface still exists, after a start of
-    /// the plugin or a gap in what the kernel tells. One that cannot be restored must not keep the others down.
+    /// the plugin or a gap in what the kernel tells. One that cannot be restored must not keep the others down; it is
+    /// tried again by [`Self::repair_unrepaired`].
     pub async fn repair_all(&self) {
-        let links = match self.host.links().await {
-            Ok(links) => links,
-            Err(error) => return log::error!("no endpoint is looked after: {error}"),
+        let joined = self.endpoints.all().into_iter().filter(|endpoint| endpoint.sandbox.is_some());
+        self.repair_those(joined.map(|endpoint| endpoint.iface).collect()).await;
+    }
+
+    /// Tries those again that could not be programmed: after a start, nothing else may ever touch them.
+    pub async fn repair_unrepaired(&self) {
+        self.repair_those(self.endpoints.unrepaired()).await;
+    }
+
+    async fn repair_those(&self, ifaces: Vec<IfaceName>) {
+        if ifaces.is_empty() {
+            return;
+        }
+        let there: BTreeSet<String> = match self.host.links().await {
+            Ok(links) => links.into_iter().map(|link| link.name).collect(),
+            Err(error) => {
+                log::error!("{} endpoints are not programmed again: {error}", ifaces.len());
+                ifaces.iter().for_each(|iface| self.endpoints.note_repair(iface, false));
+                return;
+            }
         };
-        for endpoint in self.endpoints.all() {
-            if links.iter().any(|link| link.name == endpoint.iface.as_str()) {
-                self.repair(&endpoint.iface).await;
+        for iface in ifaces {
+            match there.contains(iface.as_str()) {
+                true => self.repair(&iface).await,
+                // It died with its container: nothing is left to repair.
+                false => self.endpoints.note_repair(&iface, true),
             }
         }
     }
@@ -163,6 +184,7 @@ impl Drivers {
             Ok(record) => self.attach(&endpoint, &record, sandbox).await,
             Err(error) => Err(error),
         };
+        self.endpoints.note_repair(&endpoint.iface, repaired.is_ok());
         match repaired {
             Ok(()) => log::debug!("endpoint {} is programmed again", id.short()),
             Err(error) => log::error!("endpoint {} is not programmed again: {error}", id.short()),

@@ -77,6 +77,11 @@ impl World {
 
     /// The plugin is killed and started again: what it held in memory is gone.
     pub(crate) async fn restart(&mut self) {
+        assert_eq!(self.restart_persistently().await, 1, "the first try failed");
+    }
+
+    /// The same over faults: it is started until it succeeds. Answers how many tries that took.
+    pub(crate) async fn restart_persistently(&mut self) -> usize {
         // The old process is gone first, and its sockets with it.
         let (store, host, firewall) =
             (Arc::new(FaultyStore::new(MemoryStore::new())), Arc::default(), Arc::default());
@@ -84,8 +89,14 @@ impl World {
         let old = std::mem::replace(&mut self.drivers, placeholder);
         assert_eq!(Arc::strong_count(&old), 1, "somebody still uses the old drivers");
         drop(old);
-        self.firewall = Arc::new(TestFirewall::default());
-        self.drivers = start(&self.store, &self.host, &self.firewall, &self.options).await.unwrap();
+        for tries in 1..10 {
+            self.firewall = Arc::new(TestFirewall::default());
+            if let Ok(drivers) = start(&self.store, &self.host, &self.firewall, &self.options).await {
+                self.drivers = drivers;
+                return tries;
+            }
+        }
+        panic!("the drivers never started");
     }
 
     /// One call of Docker, from its body to the answer's.
