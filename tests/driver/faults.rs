@@ -68,6 +68,30 @@ async fn every_store_call_may_fail() {
 }
 
 #[tokio::test]
+async fn a_write_that_happened_after_all_is_found_even_if_its_undo_fails_too() {
+    // 31
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    // The node has a block from then on.
+    let first = engine.run(&network).await.unwrap();
+    engine.stop(&first).await;
+    // The address, the endpoint (written, though the answer says otherwise), and the undo of it.
+    world.store.fail(Verb::Commit, 2, Fault::AppliedThenUnavailable);
+    world.store.fail(Verb::Commit, 3, Fault::Unavailable);
+    let error = engine.run(&network).await.unwrap_err();
+    assert!(error.contains("the datastore is unavailable"), "{error}");
+    assert_eq!(world.endpoints().await.len(), 1);
+    world.docker.add_network(&network.id);
+    world.collect().await;
+    assert!(world.endpoints().await.is_empty());
+    let endpoint = engine.run(&network).await.unwrap();
+    engine.stop(&endpoint).await;
+    engine.remove(&network).await;
+    world.assert_clean("after the network").await;
+}
+
+#[tokio::test]
 async fn every_host_call_may_fail() {
     for generation in [20, 29] {
         let world = World::new().await;
