@@ -14,6 +14,8 @@ mod crash;
 mod engine;
 #[path = "docker/etcd.rs"]
 mod etcd;
+#[path = "docker/multinet.rs"]
+mod multinet;
 #[path = "docker/network.rs"]
 mod network;
 #[path = "docker/refusal.rs"]

@@ -95,7 +95,14 @@ impl Report {
             Err(error) => return self.miss("kernel", &error.to_string()),
         };
         match host.check().await {
-            Ok(facts) => self.say("kernel", if facts.ipv6 { "IPv4 and IPv6" } else { "IPv4 only" }),
+            Ok(facts) => {
+                self.say("kernel", if facts.ipv6 { "IPv4 and IPv6" } else { "IPv4 only" });
+                if facts.strict_containers {
+                    let why = "containers inherit net.ipv4.conf.all/default.rp_filter, which is 1 here: one on several \
+                               networks is reached over IPv4 on one of them only; set both to 0 or 2";
+                    self.miss("source check", why);
+                }
+            }
             Err(error) => self.miss("kernel", &error.to_string()),
         }
         match host.links().await {

@@ -28,9 +28,11 @@ impl Drivers {
         let again = endpoint.sandbox.as_ref().is_some_and(|sandbox| sandbox.key == key);
         if endpoint.sandbox.is_some() && !again {
             // The engine has given the old sandbox up without a word.
+            let _left = self.hold_sandbox(&endpoint).await;
             self.detach(&endpoint).await?;
-            self.endpoints.leave(&id);
+            self.part(&endpoint).await?;
         }
+        let _joined = self.locks.hold(Key::Sandbox(key.to_owned())).await;
         let sandbox = self
             .endpoints
             .join(&id, key)
@@ -49,11 +51,12 @@ impl Drivers {
     /// Engines up to 28 send no Leave after a failed Join. What cannot be undone stays joined, so that DeleteEndpoint,
     /// which they do send, tries again.
     async fn undo_join(&self, joined: LocalEndpoint) {
-        match self.detach(&joined).await {
-            Ok(()) => self.endpoints.leave(&joined.id),
-            Err(undo) => {
-                log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", joined.id.short());
-            }
+        let undone = match self.detach(&joined).await {
+            Ok(()) => self.part(&joined).await,
+            failed => failed,
+        };
+        if let Err(undo) = undone {
+            log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", joined.id.short());
         }
     }
 
@@ -73,7 +76,7 @@ impl Drivers {
         Ok(network)
     }
 
-    /// Programs the kernel for an endpoint.
+    /// Programs the kernel for an endpoint, for who holds it and its sandbox.
     async fn attach(
         &self,
         endpoint: &LocalEndpoint,
@@ -93,24 +96,30 @@ impl Drivers {
             mtu,
             addresses: endpoint.ips.clone(),
             gateway_v6: has_v6.then(|| plan::next_hop_v6(sandbox.hop)),
+            siblings: self.endpoints.has_siblings(&endpoint.id, &sandbox.key),
         };
         // Closed until it is programmed, and open when it is: the dispatch maps drop what they do not know.
         self.host.ensure_endpoint(&link).await?;
-        self.firewall.add_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall)
+        self.firewall.add_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall)?;
+        // Packet filters take siblings of open interfaces only, and after a start this one may have been closed.
+        self.endpoints.forget_told(&endpoint.id);
+        self.tell_siblings(&sandbox.key).await
     }
 
     pub(super) async fn leave(&self, call: &EndpointRef) -> Result<(), DriverError> {
         let id = EndpointId::new(&call.endpoint_id)?;
         let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         let Some(endpoint) = self.endpoints.get(&id) else { return Ok(()) };
+        let _sandbox = self.hold_sandbox(&endpoint).await;
         // With its ports: engine 29 does not revoke them if it has forgotten the gateway over a restart of the plugin.
         self.detach(&endpoint).await?;
-        self.endpoints.leave(&id);
-        Ok(())
+        self.part(&endpoint).await
     }
 
     /// Takes an endpoint's ports, filter entries, routes and interface away; all of them, even if one fails.
     pub(super) async fn detach(&self, endpoint: &LocalEndpoint) -> Result<(), DriverError> {
+        // Closing the interface makes the packet filter forget them, too.
+        self.endpoints.forget_told(&endpoint.id);
         let ports = self.release_ports(&endpoint.id).await;
         let closed = self.firewall.remove_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall);
         let released = match &endpoint.sandbox {
@@ -180,6 +189,7 @@ impl Drivers {
         // Docker may have taken it away while the lock was waited for.
         let Some(endpoint) = self.endpoints.get(&id) else { return };
         let (Some(sandbox), Some(network)) = (&endpoint.sandbox, &endpoint.network) else { return };
+        let _sandbox = self.hold_sandbox(&endpoint).await;
         let repaired = match self.network(network).await {
             Ok(record) => self.attach(&endpoint, &record, sandbox).await,
             Err(error) => Err(error),

@@ -171,6 +171,11 @@ impl Engine {
         Container::new(self, name)
     }
 
+    /// A container of this engine that was made in another way than by [`Engine::run`].
+    pub(crate) fn container(&self, name: &str) -> Container<'_> {
+        Container::new(self, name)
+    }
+
     /// Runs a command inside the host and returns what it prints; the command must work.
     #[track_caller]
     pub(crate) fn on_host(&self, command: &[&str]) -> String {
