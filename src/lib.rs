@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`model`] | what Calico stores: keys, JSON, ids, prefixes (pure) |
+//! | [`selector`] | Calico's selector language (pure) |
 //! | [`protocol`] | Docker's plugin protocol: twenty calls and their JSON (pure) |
 //! | [`store`] | the datastore seam and its backends |
 //! | [`ipam`] | Calico block IPAM over the store |
@@ -23,4 +24,5 @@
 
 pub mod model;
 pub mod protocol;
+pub mod selector;
 pub mod store;
