@@ -23,6 +23,7 @@
 //! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
 
 pub mod model;
+pub mod policy;
 pub mod protocol;
 pub mod selector;
 pub mod store;

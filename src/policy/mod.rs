@@ -1,0 +1,4 @@
+//! policy
+mod hash;
+mod label_index;
+mod restriction;
