@@ -68,6 +68,8 @@ mod tests {
         let port: EndpointPort = serde_json::from_str(text).unwrap();
         assert_eq!((port.name.as_str(), port.port), ("http", 8055));
         assert_eq!(serde_json::to_string(&port).unwrap(), text);
-        assert!(serde_json::from_str::<EndpointPort>(r#"{"name":"http","protocol":"TCP","port":70000}"#).is_err());
+        assert!(
+            serde_json::from_str::<EndpointPort>(r#"{"name":"http","protocol":"TCP","port":70000}"#).is_err()
+        );
     }
 }

@@ -102,7 +102,11 @@ impl LabelIndex {
     }
 
     /// Puts a new selector. Answers the items that it matches.
-    pub(super) fn add_selector(&mut self, number: SelectorNumber, selector: Selector) -> BTreeSet<ItemNumber> {
+    pub(super) fn add_selector(
+        &mut self,
+        number: SelectorNumber,
+        selector: Selector,
+    ) -> BTreeSet<ItemNumber> {
         let place = restriction::place(&selector);
         let mentions = restriction::mentions(&selector);
         let matched = self.search(&place, &selector);

@@ -78,7 +78,9 @@ fn demands(selector: &Selector) -> Option<Demands> {
         Selector::Compare { label, comparison, text } => match comparison {
             Comparison::Equal => one(label, Demand::OneOf([text.clone()].into())),
             Comparison::NotEqual => Some(Demands::new()),
-            Comparison::Contains | Comparison::StartsWith | Comparison::EndsWith => one(label, Demand::Present),
+            Comparison::Contains | Comparison::StartsWith | Comparison::EndsWith => {
+                one(label, Demand::Present)
+            }
         },
         Selector::In { values, .. } if values.is_empty() => None,
         Selector::In { label, values } => one(label, Demand::OneOf(values.clone())),
@@ -93,7 +95,9 @@ fn demands(selector: &Selector) -> Option<Demands> {
 fn both(mut all: Demands, more: Demands) -> Demands {
     for (label, demand) in more {
         let joined = match (all.remove(&label), demand) {
-            (Some(Demand::OneOf(a)), Demand::OneOf(b)) => Demand::OneOf(a.intersection(&b).cloned().collect()),
+            (Some(Demand::OneOf(a)), Demand::OneOf(b)) => {
+                Demand::OneOf(a.intersection(&b).cloned().collect())
+            }
             (Some(Demand::OneOf(values)), Demand::Present) => Demand::OneOf(values),
             (_, demand) => demand,
         };
@@ -156,7 +160,8 @@ mod tests {
 
     #[test]
     fn every_label_name_is_mentioned() {
-        let selector = Selector::parse("a == '1' && (!has(b) || c in {'2'}) && d not in {'3'} && all()").unwrap();
+        let selector =
+            Selector::parse("a == '1' && (!has(b) || c in {'2'}) && d not in {'3'} && all()").unwrap();
         assert_eq!(mentions(&selector).into_iter().collect::<String>(), "abcd");
     }
 }

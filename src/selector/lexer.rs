@@ -74,7 +74,9 @@ const WORDS: [(&str, &str, Token); 5] = [
 ];
 
 fn token(rest: &str, after_label: bool) -> Result<(Token, &str), &'static str> {
-    if let Some((token, after)) = PLAIN.iter().find_map(|(text, token)| Some((token, rest.strip_prefix(text)?))) {
+    if let Some((token, after)) =
+        PLAIN.iter().find_map(|(text, token)| Some((token, rest.strip_prefix(text)?)))
+    {
         return Ok((token.clone(), after));
     }
     if let Some(after) = rest.strip_prefix('\'') {

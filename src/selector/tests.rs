@@ -122,7 +122,11 @@ fn and_binds_tighter_than_or() {
 }
 
 fn any_text() -> impl Strategy<Value = String> {
-    prop_oneof!["[^']{0,6}".prop_map(|t| t.replace('"', "'").replace('\'', "_")), Just("it's".to_owned()), Just("\"".to_owned())]
+    prop_oneof![
+        "[^']{0,6}".prop_map(|t| t.replace('"', "'").replace('\'', "_")),
+        Just("it's".to_owned()),
+        Just("\"".to_owned())
+    ]
 }
 
 fn any_label() -> impl Strategy<Value = String> {
@@ -136,15 +140,16 @@ fn any_comparison() -> impl Strategy<Value = Comparison> {
 
 fn any_selector() -> impl Strategy<Value = Selector> {
     let set = || prop::collection::btree_set(any_text(), 0..3);
-    let leaf = prop_oneof![
-        Just(Selector::All),
-        Just(Selector::Global),
-        any_label().prop_map(Selector::Has),
-        (any_label(), any_comparison(), any_text())
-            .prop_map(|(label, comparison, text)| Selector::Compare { label, comparison, text }),
-        (any_label(), set()).prop_map(|(label, values)| Selector::In { label, values }),
-        (any_label(), set()).prop_map(|(label, values)| Selector::NotIn { label, values }),
-    ];
+    let leaf =
+        prop_oneof![
+            Just(Selector::All),
+            Just(Selector::Global),
+            any_label().prop_map(Selector::Has),
+            (any_label(), any_comparison(), any_text())
+                .prop_map(|(label, comparison, text)| Selector::Compare { label, comparison, text }),
+            (any_label(), set()).prop_map(|(label, values)| Selector::In { label, values }),
+            (any_label(), set()).prop_map(|(label, values)| Selector::NotIn { label, values }),
+        ];
     leaf.prop_recursive(4, 24, 3, |inner| {
         prop_oneof![
             inner.clone().prop_map(|x| Selector::Not(Box::new(x))),
