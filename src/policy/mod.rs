@@ -14,6 +14,8 @@
 mod changes;
 mod compile;
 mod entity;
+mod evaluate;
+mod explain;
 mod graph;
 mod hash;
 mod inherit;
@@ -33,6 +35,8 @@ mod tables;
 mod update;
 
 pub use changes::{Changes, EndOfTier, EndpointShapes, SetChange, Shape, ShapeId, ShapeTier};
+pub use evaluate::{Decision, Flow, Reason, RuleRef, Trace};
+pub use explain::{DirectionExplanation, Explanation, ListExplanation, StandIn, TierExplanation};
 pub use graph::Graph;
 pub use inherit::LabelOrigin;
 pub use members::{Element, PortMember};
@@ -41,3 +45,6 @@ pub use resolved::{
     SideMatch,
 };
 pub use update::{Document, LabelMap, ResourceId, ResourceKind, Update};
+
+#[cfg(test)]
+mod tests;
