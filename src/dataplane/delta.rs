@@ -172,15 +172,15 @@ pub(super) fn replacement(id: &TableId, desired: &Table) -> Batch {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::dataplane::desired::Desired;
-    use crate::dataplane::{Options, render};
-    use crate::nft::{Rule, Set, Verdict};
+    use crate::dataplane::{Options, policy, render};
+    use crate::nft::{Expr, Rule, Set, Verdict};
     use proptest::prelude::*;
 
     /// What the kernel does with a batch, including what it refuses.
-    fn commit(table: Option<Table>, batch: &Batch) -> Option<Table> {
+    pub(in super::super) fn commit(table: Option<Table>, batch: &Batch) -> Option<Table> {
         let mut table = table;
         for op in &batch.ops {
             if let Op::AddTable = op {
@@ -203,8 +203,10 @@ mod tests {
                     let refers =
                         |v: &Verdict| matches!(v, Verdict::Jump(to) | Verdict::Goto(to) if to == name);
                     let data = there.sets.values().flat_map(|set| set.elements.values()).flatten();
+                    let exprs = there.rules.values().flatten().flat_map(|rule| &rule.exprs);
                     assert!(
-                        !data.into_iter().any(|d| matches!(d, Data::Verdict(v) if refers(v))),
+                        !data.into_iter().any(|d| matches!(d, Data::Verdict(v) if refers(v)))
+                            && !exprs.into_iter().any(|e| matches!(e, Expr::Verdict(v) if refers(v))),
                         "{name} is in use"
                     );
                     there.chains.remove(name).expect("the chain exists");
@@ -212,13 +214,29 @@ mod tests {
                 }
                 Op::FlushChain(name) => there.rules.get_mut(name).expect("the chain exists").clear(),
                 Op::AddRule(rule) => {
+                    for expr in &rule.exprs {
+                        match expr {
+                            Expr::Lookup { set, .. } => assert!(there.sets.contains_key(set), "{set}"),
+                            Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) => {
+                                assert!(there.chains.contains_key(to), "{to}");
+                            }
+                            _ => {}
+                        }
+                    }
                     there.rules.get_mut(&rule.chain).expect("the chain exists").push(rule.clone())
                 }
                 Op::AddSet(set) => {
                     let contents = SetContents { set: set.clone(), elements: Elements::new() };
                     assert!(there.sets.insert(set.name.clone(), contents).is_none());
                 }
-                Op::DeleteSet(name) => assert!(there.sets.remove(name).is_some()),
+                Op::DeleteSet(name) => {
+                    let mut exprs = there.rules.values().flatten().flat_map(|rule| &rule.exprs);
+                    assert!(
+                        !exprs.any(|e| matches!(e, Expr::Lookup { set, .. } if set == name)),
+                        "{name} is in use"
+                    );
+                    assert!(there.sets.remove(name).is_some());
+                }
                 Op::AddElements { set, elements } => {
                     let set = there.sets.get_mut(set).expect("the set exists");
                     for e in elements {
@@ -240,6 +258,7 @@ mod tests {
         for name in ["cali1", "cali2"] {
             desired.endpoints.insert(name.parse().unwrap());
         }
+        policy::switch(&mut desired, &policy::sample::changes(), Options::default().marks);
         render::table(&desired, &Options::default())
     }
 

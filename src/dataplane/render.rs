@@ -247,8 +247,7 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
 }
 
 fn rules(options: &Options) -> Vec<Rule> {
-    [prerouting(options), published(), forward(options), input(options), postrouting()]
-        .concat()
+    [prerouting(options), published(), forward(options), input(options), postrouting()].concat()
 }
 
 /// Nobody outside may bring our marks along, and no endpoint may send under an address that is not routed to it
@@ -362,13 +361,14 @@ fn localhost() -> (Vec<u8>, Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::{PoolNat, Protocol};
+    use crate::dataplane::{PoolNat, Protocol, policy};
     use crate::nft::Expr;
 
     fn full() -> Table {
         let mut desired = Desired::default();
         desired.endpoints.insert(IfaceName::new("cali1").unwrap());
         desired.bridges.insert(IfaceName::new("br-0123456789ab").unwrap());
+        policy::switch(&mut desired, &policy::sample::changes(), Options::default().marks);
         desired.pools = vec![PoolNat { cidr: "10.0.0.0/8".parse().unwrap(), nat_outgoing: true }];
         let map = |host_ip: Option<&str>, to: &str| PortMap {
             protocol: Protocol::Udp,

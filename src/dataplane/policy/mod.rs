@@ -12,16 +12,22 @@
 //! comparison, and a change of it, for a commit, come from the same functions.
 
 mod list;
+#[cfg(test)]
+pub(super) mod sample;
 mod set;
 mod shape;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 pub(super) use steps::switch;
 
 use super::Marks;
 use crate::model::IfaceName;
 use crate::nft::{Chain, SetContents, Table};
-use crate::policy::{Direction, Element, EndpointShapes, RuleList, RuleListId, SetId, SetKind, Shape, ShapeId};
+use crate::policy::{
+    Direction, Element, EndpointShapes, RuleList, RuleListId, SetId, SetKind, Shape, ShapeId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -62,7 +68,8 @@ impl PolicyState {
         for (name, (contents, _)) in &self.literals {
             table.sets.insert(name.clone(), contents.clone());
         }
-        let lists = self.lists.iter().map(|(id, rules)| (list::chain(id), list::render(id, rules, marks).rules));
+        let lists =
+            self.lists.iter().map(|(id, rules)| (list::chain(id), list::render(id, rules, marks).rules));
         let shapes =
             self.shapes.iter().map(|(id, it)| (shape::chain(id, it.direction), shape::render(id, it, marks)));
         for (name, rules) in lists.chain(shapes) {
