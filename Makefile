@@ -50,7 +50,7 @@ demo: plugin ## show it: networks, containers, traffic over IPv4 and IPv6; remov
 
 test: plugin ## all tests
 	@tools/setup.sh
-	PLUGIN_DIR=$(CURDIR)/plugin cargo test --locked
+	cargo test --locked
 
 lint: ## formatting, clippy and documentation, warnings refused
 	@tools/setup.sh build

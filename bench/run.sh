@@ -21,12 +21,13 @@ mkdir -m 755 "$work/host"
 mkfifo "$work/hold"
 finish() {
     exec 9>&- || true
-    wait
+    wait "$host"
     rm -rf "$work"
 }
 trap finish EXIT
 
 "$top/tools/host.sh" up "$work/host" <"$work/hold" >/dev/null &
+host=$!
 exec 9>"$work/hold"
 until [ -e "$work/host/pid" ]; do sleep 0.05; done
 on_host() { "$top/tools/host.sh" in "$work/host" "$@"; }
@@ -52,17 +53,17 @@ socket_time() {
     kill %1 && wait %1 || true
     rm -rf "$run" "$state"
 }
-export -f socket_time
+in_host_time() { on_host bash -c "$(declare -f socket_time)"'; socket_time "$@"' bash "$@"; }
 for _ in 1 2 3 4 5 6 7 8 9 10; do
-    on_host bash -c 'socket_time "$@"' bash "$top/plugin/rootfs/calico-libnetwork" serve >>"$work/socket"
-    on_host bash -c 'socket_time "$@"' bash env ETCD_ENDPOINTS=http://127.0.0.1:1 \
-        "$top/plugin/rootfs/calico-libnetwork" serve >>"$work/socket-etcd-down"
+    in_host_time "$top/plugin/rootfs/calico-libnetwork" serve >>"$work/socket"
+    in_host_time env ETCD_ENDPOINTS=http://127.0.0.1:1 "$top/plugin/rootfs/calico-libnetwork" serve >>"$work/socket-etcd-down"
 done
 on_host "$top/plugin/rootfs/calico-libnetwork" cleanup >/dev/null
 
 # --- container starts ---
 
 "$top/tools/host.sh" dockerd "$work/host" 9>&- &
+disown # it ends with the host
 export DOCKER_HOST=unix://$work/host/docker.sock DOCKER_CONFIG=$work/client
 until docker version >/dev/null 2>&1; do sleep 0.05; done
 "$top/tools/busybox-image.sh" | docker import --change 'CMD ["sleep","3600"]' - "$image" >/dev/null
@@ -88,9 +89,9 @@ idle=$(rss)
 
 for ((round = 0; round < rounds; round++)); do
     for kind in "${kinds[@]}"; do
-        create "$kind" c
-        timed_start "one-$kind" c
-        docker rm --force c >/dev/null
+        create "$kind" single
+        timed_start "one-$kind" single
+        docker rm --force single >/dev/null
     done
 done
 

@@ -98,9 +98,14 @@ pub async fn ensure_default_pool(
     Ok(Ok(()))
 }
 
+/// Whether a route or a pool stands in a new pool's way; a default route never does.
+fn blocks(taken: &Cidr, wanted: &Cidr) -> bool {
+    taken.prefix_len() > 0 && taken.overlaps(wanted)
+}
+
 /// The given prefix, or the first candidate; neither may overlap what is taken. Pure.
 fn choose(version: IpVersion, wanted: &DefaultPool, taken: &[Cidr]) -> Option<Cidr> {
-    let free = |cidr: &Cidr| !taken.iter().any(|other| other.prefix_len() > 0 && other.overlaps(cidr));
+    let free = |cidr: &Cidr| !taken.iter().any(|other| blocks(other, cidr));
     let candidates: &[&str] = match version {
         IpVersion::V4 => &IPV4_CANDIDATES,
         IpVersion::V6 => &IPV6_CANDIDATES,
@@ -118,7 +123,7 @@ fn obstacle(version: IpVersion, wanted: &DefaultPool, taken: &[Cidr]) -> String 
     };
     let clash = wanted
         .cidr
-        .and_then(|cidr| taken.iter().find(|other| other.overlaps(&cidr)).map(|other| (cidr, other)));
+        .and_then(|cidr| taken.iter().find(|other| blocks(other, &cidr)).map(|other| (cidr, other)));
     match clash {
         Some((cidr, other)) => format!(
             "no default {version} pool: {setting}={cidr} overlaps {other}, which this host routes or another pool holds"
@@ -156,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_given_prefix_is_never_replaced_by_another() {
-        let lan = cidrs(&["10.0.0.0/24"]);
+        let lan = cidrs(&["0.0.0.0/0", "10.0.0.0/24"]);
         assert_eq!(choose(IpVersion::V4, &wanted(Some("10.0.0.0/16")), &lan), None);
         let sentence = obstacle(IpVersion::V4, &wanted(Some("10.0.0.0/16")), &lan);
         assert!(sentence.contains("10.0.0.0/16 overlaps 10.0.0.0/24"), "{sentence}");

@@ -258,7 +258,7 @@ outside ip -6 route add "$(address c1 web GlobalIPv6Address)" via "$host6"
 step "c1 reaches outside over IPv6; outside sees c1's own address, for the pool asks for none" \
     sees_me_as c1 "$outside6" "$(address c1 web GlobalIPv6Address)"
 
-say "A second network, on the default pool"
+say "A second network"
 step "network shop is created" create_network shop
 step "container c4 runs" run c4 shop
 printf '     it has %s\n' "$(address c4 shop IPAddress)"

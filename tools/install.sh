@@ -15,6 +15,9 @@ docker plugin create "$name" "$top/plugin" >/dev/null
 installed=no
 trap '[ "$installed" = yes ] || docker plugin rm --force "$name" >/dev/null 2>&1' EXIT
 [ $# -eq 0 ] || docker plugin set "$name" "$@"
-docker plugin enable "$name" >/dev/null
+if ! docker plugin enable "$name" >/dev/null; then
+    echo "install: the plugin does not start; what it says stands in the engine's log (journalctl --unit docker)" >&2
+    exit 1
+fi
 installed=yes
 echo "installed: docker network create -d $name --ipam-driver $name NETWORK"

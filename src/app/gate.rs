@@ -1,6 +1,6 @@
 //! Calls wait here until the drivers are there, for less than their deadline: then they fail with what is missing.
 
-use crate::driver::{self, Drivers};
+use crate::driver::{self, Drivers, Scopes};
 use crate::protocol::{Request, Response};
 use crate::server::Handler;
 use futures::FutureExt;
@@ -21,7 +21,7 @@ enum State {
 /// The handler of the sockets.
 #[derive(Debug)]
 pub(super) struct Gate {
-    options: driver::Options,
+    scopes: Scopes,
     wait: Duration,
     state: watch::Receiver<State>,
 }
@@ -32,9 +32,9 @@ pub(super) struct GateKey(watch::Sender<State>);
 
 impl Gate {
     /// A closed gate and its key.
-    pub(super) fn new(options: driver::Options, deadline: Duration) -> (Self, GateKey) {
+    pub(super) fn new(scopes: Scopes, deadline: Duration) -> (Self, GateKey) {
         let (sender, state) = watch::channel(State::Starting("it has just been started".to_owned()));
-        (Self { options, wait: deadline.saturating_sub(MARGIN), state }, GateKey(sender))
+        (Self { scopes, wait: deadline.saturating_sub(MARGIN), state }, GateKey(sender))
     }
 
     async fn drivers(&self) -> Result<Arc<Drivers>, String> {
@@ -67,7 +67,7 @@ impl Handler for Gate {
     fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, String>> {
         async move {
             // dockerd asks for capabilities while it waits for the plugin to come up.
-            if let Some(answer) = driver::answer_at_once(&self.options, &request) {
+            if let Some(answer) = driver::answer_at_once(self.scopes, &request) {
                 return Ok(answer);
             }
             self.drivers().await?.handle(request).await.map_err(|error| error.to_string())

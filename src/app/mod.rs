@@ -8,6 +8,7 @@
 //! A task that ends by itself ends the process (exit code 70): dockerd starts the plugin again, which reads everything
 //! back. At the stop the kernel's state stays, so that a restart of the plugin cuts no traffic.
 
+mod explain;
 mod firewall;
 mod gate;
 mod node_name;
@@ -15,6 +16,7 @@ mod policy;
 mod start;
 mod tasks;
 
+pub use explain::explain;
 pub use node_name::node_name;
 pub(crate) use start::{dataplane_options, open_local, open_store};
 
@@ -83,7 +85,7 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
     let options = start::driver_options(&config, node);
-    let (gate, key) = Gate::new(options.clone(), config.request_timeout);
+    let (gate, key) = Gate::new(options.scopes, config.request_timeout);
     supervisor.spawn("server", server.serve(Arc::new(gate), shutdown.clone()));
 
     let (dataplane, worker) = Dataplane::new(start::dataplane_options(&config));

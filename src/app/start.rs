@@ -5,8 +5,8 @@ use super::gate::GateKey;
 use super::policy::PolicyFeed;
 use crate::cluster;
 use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
-use crate::dataplane::{self, Dataplane, ForwardAccept};
-use crate::driver::{self, Drivers};
+use crate::dataplane::{self, Dataplane, ForwardAccept, LegacyTools};
+use crate::driver::{self, Drivers, Scopes};
 use crate::model::{Cidr, IfaceName, IpVersion, NodeName};
 use crate::net::{Host, HostRoute, KernelHost, ROUTE_PROTOCOL, RouteKind};
 use crate::store::etcd::TlsFiles;
@@ -36,8 +36,7 @@ pub(super) fn driver_options(config: &Config, node: NodeName) -> driver::Options
         |pool: &Option<DefaultPool>, otherwise| pool.as_ref().map_or(otherwise, |pool| pool.nat_outgoing);
     driver::Options {
         node,
-        scope: config.scope.word(),
-        connectivity_scope: config.connectivity_scope.word(),
+        scopes: Scopes { network: config.scope.word(), connectivity: config.connectivity_scope.word() },
         create_pools: config.create_pools,
         create_profiles: config.create_profiles,
         shared_datastore: config.datastore != Datastore::Embedded,
@@ -50,7 +49,9 @@ pub(super) fn driver_options(config: &Config, node: NodeName) -> driver::Options
 /// The dataplane's part of the settings.
 pub(crate) fn dataplane_options(config: &Config) -> dataplane::Options {
     let forward_accept = if config.forward_accept { ForwardAccept::Auto } else { ForwardAccept::Never };
-    dataplane::Options { forward_accept, ..dataplane::Options::default() }
+    let defaults = dataplane::Options::default();
+    let legacy = LegacyTools { lock: config.places.xtables_lock(), ..defaults.legacy };
+    dataplane::Options { forward_accept, legacy, ..defaults }
 }
 
 fn etcd_options(config: &EtcdConfig) -> EtcdOptions {

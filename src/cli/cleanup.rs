@@ -48,6 +48,7 @@ async fn remove(config: &Config) -> Vec<String> {
         Err(error) => errors.push(error.to_string()),
     }
 
+    errors.extend(host.remove_next_hops().await.err().map(|error| error.to_string()));
     let stop = CancellationToken::new();
     let (dataplane, worker) = Dataplane::new(app::dataplane_options(config));
     let (removed, ()) = futures::future::join(

@@ -44,7 +44,10 @@ pub fn run() -> ExitCode {
         }
     };
     match command {
-        Command::Serve => with_config(serve::run),
+        Command::Serve => match Config::read(&Environment) {
+            Ok(config) => serve::run(config),
+            Err(error) => serve::refuse(&error),
+        },
         Command::Check => with_config(check::run),
         Command::Cleanup => with_config(cleanup::run),
     }
@@ -57,7 +60,7 @@ fn with_config(command: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     }
 }
 
-/// dockerd logs stdout as it is and stderr as an error, which this is.
+/// dockerd logs stderr as an error, which this is.
 #[expect(clippy::print_stderr, reason = "the one place where settings are refused, before there is a log")]
 fn refuse(error: &ConfigError) -> ExitCode {
     eprintln!("{error}");

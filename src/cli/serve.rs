@@ -2,12 +2,27 @@
 
 use super::EX_SOFTWARE;
 use crate::app;
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Environment, Strings};
 use crate::logging;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Worker threads: this is a control plane, and the machine belongs to the containers.
 const WORKERS: usize = 2;
+
+/// Settings that cannot be used: a plain daemon ends, a managed plugin stays up and says so.
+pub(super) fn refuse(error: &ConfigError) -> ExitCode {
+    let code = super::refuse(error);
+    let Some(socket) = Environment.get("CALICO_LIBNETWORK_SOCKET").filter(|path| !path.is_empty()) else {
+        return code;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map(|runtime| runtime.block_on(app::explain(Path::new(&socket), error))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
+    }
+}
 
 pub(super) fn run(config: Config) -> ExitCode {
     // dockerd and journald put times in front of each line themselves.

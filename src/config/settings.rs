@@ -13,19 +13,21 @@ pub struct Setting {
     pub managed: Option<&'static str>,
     /// What it does, one line.
     pub help: &'static str,
+    /// Whether users of the managed plugin can set it; a place is fixed by what `config.json` mounts there.
+    pub settable: bool,
 }
 
 const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { name, default, managed: None, help }
+    Setting { name, default, managed: None, help, settable: true }
 }
 
-const fn placed(
+const fn place(
     name: &'static str,
     default: &'static str,
-    managed: &'static str,
+    managed: Option<&'static str>,
     help: &'static str,
 ) -> Setting {
-    Setting { name, default, managed: Some(managed), help }
+    Setting { name, default, managed, help, settable: false }
 }
 
 /// Every setting. Names that calico/node or the Go plugin had keep their names and meaning.
@@ -122,46 +124,52 @@ pub const SETTINGS: &[Setting] = &[
         "Time between two searches for endpoints and addresses that nobody owns; 0s: never",
     ),
     setting("CALICO_LIBNETWORK_GC_GRACE", "60s", "Least age of what is collected, 10s or more"),
-    placed(
+    place(
         "CALICO_LIBNETWORK_SOCKET",
         "",
-        "/run/docker/plugins/calico.sock",
+        Some("/run/docker/plugins/calico.sock"),
         "Socket of the managed plugin; empty in a plain daemon",
     ),
-    placed(
+    place(
         "CALICO_LIBNETWORK_HOST_RUN",
         "/run",
-        "/host/run",
+        Some("/host/run"),
         "The host's /run: Docker's API socket and the v1 sockets' folder are below it",
     ),
-    placed(
+    place(
         "CALICO_LIBNETWORK_HOST_VAR_LIB",
         "/var/lib",
-        "/host/var/lib",
+        Some("/host/var/lib"),
         "The host's /var/lib: calico/nodename is read below it",
     ),
-    placed(
+    place(
         "CALICO_LIBNETWORK_SYSNET",
         "/proc/sys/net",
-        "/host/sysnet",
+        Some("/host/sysnet"),
         "A writable /proc/sys/net of the host",
     ),
-    setting("CALICO_LIBNETWORK_STATE_DIR", "/var/lib/calico-libnetwork", "Folder of the embedded datastore"),
+    place(
+        "CALICO_LIBNETWORK_STATE_DIR",
+        "/var/lib/calico-libnetwork",
+        None,
+        "Folder of this node's state, the embedded datastore included",
+    ),
 ];
 
 /// The table of all settings in Markdown, as it stands in the README.
 #[must_use]
 pub fn settings_table() -> String {
     let mut text = String::from("| setting | default | what it does |\n|---|---|---|\n");
-    for Setting { name, default, managed, help } in SETTINGS {
+    for Setting { name, default, managed, help, settable } in SETTINGS {
         let value = |value: &str| if value.is_empty() { "(empty)".to_owned() } else { format!("`{value}`") };
         let default = match managed {
             Some(managed) => format!("{}; managed plugin: {}", value(default), value(managed)),
             None => value(default),
         };
+        let fixed = if *settable { "" } else { " (fixed in the managed plugin)" };
         let help = help.replace('|', "\\|");
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "| `{name}` | {default} | {help} |");
+        let _ = writeln!(text, "| `{name}` | {default} | {help}{fixed} |");
     }
     text
 }

@@ -1,6 +1,6 @@
 //! GET requests over the engine's Unix socket, each with a deadline and a bounded answer.
 
-use super::types::{ContainerSummary, DockerNetwork};
+use super::types::{ContainerSummary, DockerNetwork, ManagedPlugin};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
@@ -48,6 +48,11 @@ impl DockerClient {
     /// All networks that this engine knows.
     pub async fn networks(&self) -> Result<Vec<DockerNetwork>, DockerError> {
         self.get("/networks").await
+    }
+
+    /// All managed plugins.
+    pub async fn plugins(&self) -> Result<Vec<ManagedPlugin>, DockerError> {
+        self.get("/plugins").await
     }
 
     /// Makes the engine list its volumes. It dials every v1 plugin socket for that, and so comes to know the names

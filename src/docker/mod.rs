@@ -8,4 +8,4 @@ mod client;
 mod types;
 
 pub use client::{DockerClient, DockerError};
-pub use types::{ContainerSummary, DockerNetwork};
+pub use types::{Attachment, ContainerSummary, DockerNetwork, ManagedPlugin, NetworkIpam, NetworkPrefix};

@@ -30,6 +30,27 @@ pub struct Attachment {
     /// Endpoint ID; empty while the container is not attached.
     #[serde(rename = "EndpointID")]
     pub endpoint_id: String,
+    /// Network ID.
+    #[serde(rename = "NetworkID")]
+    pub network_id: String,
+    /// IPv4 address.
+    #[serde(rename = "IPAddress")]
+    pub ipv4: String,
+    /// Prefix length of the IPv4 address.
+    #[serde(rename = "IPPrefixLen")]
+    pub ipv4_prefix: u8,
+    /// IPv6 address.
+    #[serde(rename = "GlobalIPv6Address")]
+    pub ipv6: String,
+    /// Prefix length of the IPv6 address.
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    pub ipv6_prefix: u8,
+    /// MAC address.
+    #[serde(rename = "MacAddress")]
+    pub mac: String,
+    /// `driver-opt`s of the attachment.
+    #[serde(rename = "DriverOpts")]
+    pub driver_options: Option<BTreeMap<String, String>>,
 }
 
 impl ContainerSummary {
@@ -39,10 +60,15 @@ impl ContainerSummary {
         matches!(self.state.as_str(), "running" | "paused" | "restarting")
     }
 
+    /// The container's endpoints.
+    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        let networks = self.network_settings.iter().flat_map(|settings| &settings.networks).flatten();
+        networks.map(|(_, attachment)| attachment).filter(|attachment| !attachment.endpoint_id.is_empty())
+    }
+
     /// IDs of the container's endpoints.
     pub fn endpoint_ids(&self) -> impl Iterator<Item = &str> {
-        let networks = self.network_settings.iter().flat_map(|settings| &settings.networks).flatten();
-        networks.map(|(_, attachment)| attachment.endpoint_id.as_str()).filter(|id| !id.is_empty())
+        self.attachments().map(|attachment| attachment.endpoint_id.as_str())
     }
 }
 
@@ -59,6 +85,58 @@ pub struct DockerNetwork {
     /// `-o` options.
     #[serde(rename = "Options")]
     pub options: Option<BTreeMap<String, String>>,
+    /// `--ipv6`.
+    #[serde(rename = "EnableIPv6")]
+    pub ipv6: bool,
+    /// `--internal`.
+    #[serde(rename = "Internal")]
+    pub internal: bool,
+    /// `--config-only`: a template, which no driver ever sees.
+    #[serde(rename = "ConfigOnly")]
+    pub config_only: bool,
+    /// Address management.
+    #[serde(rename = "IPAM")]
+    pub ipam: NetworkIpam,
+}
+
+/// Address management of a network.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkIpam {
+    /// IPAM driver name; `default` is Docker's own.
+    pub driver: String,
+    /// Its prefixes.
+    pub config: Option<Vec<NetworkPrefix>>,
+}
+
+/// One prefix of a network.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkPrefix {
+    /// Prefix.
+    pub subnet: String,
+    /// Gateway, with or without prefix length.
+    pub gateway: String,
+    /// `--aux-address`.
+    pub auxiliary_addresses: Option<BTreeMap<String, String>>,
+}
+
+/// One managed plugin, from `GET /plugins`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ManagedPlugin {
+    /// Name with tag: what networks call their driver.
+    pub name: String,
+    /// Its manifest.
+    pub config: PluginManifest,
+}
+
+/// The part of a plugin's manifest that tells whose it is.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PluginManifest {
+    /// What it runs.
+    pub entrypoint: Option<Vec<String>>,
 }
 
 impl DockerNetwork {

@@ -2,6 +2,7 @@
 
 use super::Drivers;
 use super::error::{DriverError, refused};
+use super::locks::Key;
 use super::pool::containing;
 use super::pool_id::PoolId;
 use crate::ipam::{AutoAssign, Expect, IpamError, Owner};
@@ -40,11 +41,32 @@ impl Drivers {
             // Shown by Docker and without effect: the next hop is link-local, and no address is spent on it.
             (true, Some(gateway)) => return Ok(answer_in(gateway, id.subnet())),
             (true, None) => return Ok(answer(super::plan::next_hop(id.version(), 1))),
-            (false, Some(ip)) => self.assign(ip, call.endpoint_name()).await?,
-            (false, None) => self.auto_assign(id, call.endpoint_name()).await?,
+            (false, Some(ip)) => {
+                let _held = self.locks.hold(Key::Address(ip)).await;
+                self.assign(ip, call.endpoint_name()).await?;
+                self.endpoints.reserve(ip, Instant::now());
+                ip
+            }
+            (false, None) => self.any_address(id, call.endpoint_name()).await?,
         };
-        self.endpoints.reserve(ip, Instant::now());
         Ok(answer(ip))
+    }
+
+    async fn any_address(&self, id: PoolId, container: Option<&str>) -> Result<IpAddr, DriverError> {
+        // Ends with the pool: what is passed over stays allocated, as it should have been.
+        loop {
+            let ip = self.auto_assign(id, container).await?;
+            match self.endpoints.owner_of(ip) {
+                None => {
+                    self.endpoints.reserve(ip, Instant::now());
+                    return Ok(ip);
+                }
+                Some(owner) => log::warn!(
+                    "{ip} was free in the datastore though endpoint {} has it; it is allocated again now",
+                    owner.short()
+                ),
+            }
+        }
     }
 
     async fn auto_assign(&self, id: PoolId, container: Option<&str>) -> Result<IpAddr, DriverError> {
@@ -64,7 +86,7 @@ impl Drivers {
 
     /// This very address. One that this node holds and no endpoint has taken is the answer to a call whose first
     /// answer was lost, or a replay after a restart.
-    async fn assign(&self, ip: IpAddr, container: Option<&str>) -> Result<IpAddr, DriverError> {
+    async fn assign(&self, ip: IpAddr, container: Option<&str>) -> Result<(), DriverError> {
         if let Some(owner) = self.endpoints.owner_of(ip) {
             return Err(refused(format!(
                 "{ip} is already in use by endpoint {} on this node",
@@ -72,9 +94,9 @@ impl Drivers {
             )));
         }
         match self.ipam.assign(ip, None, &self.new_owner(container)?).await {
-            Ok(()) => Ok(ip),
+            Ok(()) => Ok(()),
             Err(error @ IpamError::AlreadyAssigned { .. }) => match self.is_unclaimed(ip).await? {
-                true => Ok(ip),
+                true => Ok(()),
                 false => Err(error.into()),
             },
             Err(error) => Err(error.into()),
@@ -95,35 +117,51 @@ impl Drivers {
         let (Ok(_), Ok(ip)) = (PoolId::parse(&call.pool_id), call.address.parse::<IpAddr>()) else {
             return Ok(());
         };
+        if is_link_local(ip) {
+            return Ok(());
+        }
+        let _held = self.locks.hold(Key::Address(ip)).await;
         if let Some(owner) = self.endpoints.owner_of(ip) {
             log::warn!("{ip} is not released: endpoint {} still has it", owner.short());
             return Ok(());
         }
-        if self.is_on_its_way(ip).await? {
+        if self.is_another_networks(ip).await? {
             return Ok(());
         }
-        self.endpoints.unreserve(ip);
         self.release_own(ip).await
     }
 
-    /// `network rm` releases the gateway that its user gave; a container of another network of the same pool may be
-    /// about to get the same address.
-    async fn is_on_its_way(&self, ip: IpAddr) -> Result<bool, DriverError> {
+    /// `network rm` releases the gateway that its user gave, which nobody assigned; on another network of the same pool
+    /// it may be an auxiliary address, or a container may be about to get it.
+    async fn is_another_networks(&self, ip: IpAddr) -> Result<bool, DriverError> {
+        let networks = self.networks().await?;
         let recent = self.endpoints.reserved_since(ip).is_some_and(|since| since.elapsed() < ON_ITS_WAY);
-        Ok(recent && self.networks().await?.iter().any(|network| network.has_gateway(ip)))
+        Ok(networks.iter().any(|network| network.has_gateway(ip))
+            && (recent || networks.iter().any(|network| network.has_aux(ip))))
     }
 
     /// Gives back an address that this node holds; one that it does not hold is left alone.
     pub(super) async fn release_own(&self, ip: IpAddr) -> Result<(), DriverError> {
         let expect = Expect { node: Some(self.options.node.clone()), ..Expect::default() };
         match self.ipam.release(ip, &expect).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.endpoints.unreserve(ip);
+                Ok(())
+            }
             Err(error @ IpamError::NotOwner { .. }) => {
                 log::warn!("{ip} is not released: {error}");
                 Ok(())
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// What is answered for gateways, and never assigned.
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
 

@@ -2,18 +2,18 @@
 
 use super::error::{DriverError, refused};
 use super::index::LocalEndpoint;
+use super::locks::Key;
+use super::options::EndpointOptions;
 use super::plan::EndpointPlan;
 use super::record::{IpamKind, NetworkRecord};
-use super::{Drivers, new_metadata, options, plan};
+use super::{Drivers, new_metadata, plan};
 use crate::ipam::IpamError;
 use crate::model::{
-    Cidr, EndpointId, IpVersion, MacAddress, NetworkId, ORCHESTRATOR, WorkloadEndpointSpec, endpoint_name,
-    key,
+    Cidr, EndpointId, IpVersion, MacAddress, NetworkId, ORCHESTRATOR, WorkloadEndpointSpec, key,
 };
 use crate::protocol::{CreateEndpoint, CreateEndpointAnswer, EndpointInterface, EndpointRef};
 use crate::store::{StoreError, Txn, typed};
 use std::net::IpAddr;
-use std::time::Instant;
 
 impl Drivers {
     pub(super) async fn create_endpoint(
@@ -22,29 +22,43 @@ impl Drivers {
     ) -> Result<CreateEndpointAnswer, DriverError> {
         let network = NetworkId::new(&call.network_id)?;
         let id = EndpointId::new(&call.endpoint_id)?;
-        let _held = self.locks.hold(id.as_str()).await;
+        let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         let network = self.network(&network).await?;
         let plan = plan_endpoint(call, id)?;
         if let Some(existing) = self.endpoints.get(&plan.id) {
             return repeated(&existing, &plan, &network, call);
         }
-        for ip in &plan.ips {
-            self.claim(*ip, &network).await?;
+        if let Err(error) = self.make_endpoint(&plan, &network).await {
+            self.endpoints.unclaim(&plan.ips, &plan.id);
+            return Err(error);
         }
-        self.write_endpoint(&plan, &network).await?;
+        plan.unused.iter().for_each(|key| {
+            log::warn!("endpoint {}: option {key} has no effect with this driver", plan.id.short());
+        });
+        if let Some(name) = &plan.ifname {
+            log::warn!(
+                "endpoint {}: engines before 29.8 do not name the container's interface {name}",
+                plan.id.short()
+            );
+        }
         log::debug!("endpoint {} has {:?}", plan.id.short(), plan.ips);
         Ok(answer(&plan, call))
     }
 
-    /// Makes sure that an address is this endpoint's to take.
-    async fn claim(&self, ip: IpAddr, network: &NetworkRecord) -> Result<(), DriverError> {
-        if let Some(owner) = self.endpoints.owner_of(ip) {
-            return Err(refused(format!(
-                "{ip} is already in use by endpoint {} on this node",
-                owner.short()
-            )));
+    async fn make_endpoint(&self, plan: &EndpointPlan, network: &NetworkRecord) -> Result<(), DriverError> {
+        for ip in &plan.ips {
+            self.claim(*ip, &plan.id, network).await?;
         }
+        self.write_endpoint(plan, network).await
+    }
+
+    /// Makes an address this endpoint's, if it is its to take.
+    async fn claim(&self, ip: IpAddr, id: &EndpointId, network: &NetworkRecord) -> Result<(), DriverError> {
         self.check_in_network(network, ip).await?;
+        let _held = self.locks.hold(Key::Address(ip)).await;
+        self.endpoints.claim(ip, id).map_err(|owner| {
+            refused(format!("{ip} is already in use by endpoint {} on this node", owner.short()))
+        })?;
         if network.ipam == IpamKind::Docker {
             return Ok(());
         }
@@ -73,7 +87,13 @@ impl Drivers {
             Err(StoreError::Conflict { .. }) => {
                 self.store.commit(Txn::new().put(&key, value)).await?;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // It may have been written all the same, and the engine does not call DeleteEndpoint after this.
+                if let Err(undo) = self.delete_workload_endpoint(&plan.id).await {
+                    log::warn!("endpoint {} may be left in the datastore: {undo}", plan.id.short());
+                }
+                return Err(error.into());
+            }
         }
         self.endpoints.insert(LocalEndpoint {
             id: plan.id.clone(),
@@ -82,7 +102,7 @@ impl Drivers {
             ips: plan.ips.clone(),
             mac: plan.mac,
             sandbox: None,
-            known_since: Instant::now(),
+            ifname: plan.ifname.clone(),
         });
         Ok(())
     }
@@ -95,19 +115,23 @@ impl Drivers {
     /// Removes an endpoint from kernel and datastore; one that is not known is gone already, but its interface may not
     /// be: a former process could have died between the two.
     pub(super) async fn remove_endpoint(&self, id: &EndpointId) -> Result<(), DriverError> {
-        let _held = self.locks.hold(id.as_str()).await;
+        let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
+        self.remove_held_endpoint(id).await
+    }
+
+    /// The same for a caller that holds the endpoint. What fails stays known, for Docker's next call or the collector's;
+    /// each step can be repeated.
+    pub(super) async fn remove_held_endpoint(&self, id: &EndpointId) -> Result<(), DriverError> {
         let Some(endpoint) = self.endpoints.get(id) else {
             return self.remove_stray_link(id).await;
         };
         self.detach(&endpoint).await?;
+        self.endpoints.leave(id);
         // Flows of the old owner must not reach the next one, which may get the address right after this.
         if let Err(error) = self.host.flush_conntrack(&endpoint.ips).await {
             log::warn!("connections of {:?} are not flushed: {error}", endpoint.ips);
         }
-        let name = endpoint_name(&self.options.node, id);
-        self.store
-            .commit(Txn::new().remove(key::namespaced::<WorkloadEndpointSpec>(ORCHESTRATOR, &name)))
-            .await?;
+        self.delete_workload_endpoint(id).await?;
         self.endpoints.remove(id);
         Ok(())
     }
@@ -132,7 +156,14 @@ fn plan_endpoint(call: &CreateEndpoint, id: EndpointId) -> Result<EndpointPlan, 
         "" => MacAddress::of_endpoint(&id),
         text => text.parse()?,
     };
-    Ok(EndpointPlan { labels: options::endpoint_labels(&call.options)?, id, ips, mac })
+    // What the kernel refuses as the address of an interface (`is_valid_ether_addr`).
+    if mac.0[0] & 1 == 1 || mac.0 == [0; 6] {
+        return Err(refused(format!(
+            "{mac} cannot be a container's MAC address: it is a group address or zero"
+        )));
+    }
+    let EndpointOptions { labels, ifname, unused } = EndpointOptions::parse(&call.options)?;
+    Ok(EndpointPlan { id, ips, mac, labels, ifname, unused })
 }
 
 /// The answer. What the engine chose must come back empty, even if it is the same.

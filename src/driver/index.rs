@@ -22,8 +22,8 @@ pub struct LocalEndpoint {
     pub mac: crate::model::MacAddress,
     /// Where it is joined.
     pub sandbox: Option<Sandbox>,
-    /// When this process first knew it.
-    pub known_since: Instant,
+    /// The name that the user wants for the interface in the container.
+    pub ifname: Option<IfaceName>,
 }
 
 /// A container's network namespace, as Docker names it.
@@ -35,12 +35,27 @@ pub struct Sandbox {
     pub hop: u8,
 }
 
+/// Longest sandbox key that fits an interface's alias beside what else stands there.
+const LONGEST_KEY: usize = 128;
+
+impl Sandbox {
+    /// The name of a sandbox as it is compared and kept: Docker's key, or the end of one that is too long (an engine
+    /// with a very long `--exec-root`), which is where the keys of one engine differ.
+    #[must_use]
+    pub fn name(key: &str) -> &str {
+        let start = key.len().saturating_sub(LONGEST_KEY);
+        (start..=key.len()).find_map(|at| key.get(at..)).unwrap_or_default()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     endpoints: HashMap<EndpointId, LocalEndpoint>,
     by_ip: HashMap<IpAddr, EndpointId>,
     /// Addresses handed out that no endpoint has taken yet.
     reserved: HashMap<IpAddr, Instant>,
+    /// Host sides of joined endpoints that could not be programmed again.
+    unrepaired: BTreeSet<IfaceName>,
 }
 
 /// All endpoints of this node.
@@ -70,6 +85,7 @@ impl EndpointIndex {
     pub(super) fn remove(&self, id: &EndpointId) -> Option<LocalEndpoint> {
         let mut inner = self.lock();
         let gone = inner.endpoints.remove(id)?;
+        inner.unrepaired.remove(&gone.iface);
         for ip in &gone.ips {
             if inner.by_ip.get(ip) == Some(id) {
                 inner.by_ip.remove(ip);
@@ -83,6 +99,11 @@ impl EndpointIndex {
         self.lock().endpoints.get(id).cloned()
     }
 
+    /// The endpoint behind an interface of the host.
+    pub(super) fn behind(&self, iface: &IfaceName) -> Option<EndpointId> {
+        self.lock().endpoints.values().find(|endpoint| endpoint.iface == *iface).map(|e| e.id.clone())
+    }
+
     /// All endpoints.
     pub(super) fn all(&self) -> Vec<LocalEndpoint> {
         self.lock().endpoints.values().cloned().collect()
@@ -91,6 +112,27 @@ impl EndpointIndex {
     /// The endpoint that has an address.
     pub(super) fn owner_of(&self, ip: IpAddr) -> Option<EndpointId> {
         self.lock().by_ip.get(&ip).cloned()
+    }
+
+    /// Makes an address an endpoint's that is being created, unless another one has it, which is returned then.
+    pub(super) fn claim(&self, ip: IpAddr, id: &EndpointId) -> Result<(), EndpointId> {
+        match self.lock().by_ip.entry(ip).or_insert_with(|| id.clone()) {
+            owner if owner == id => Ok(()),
+            owner => Err(owner.clone()),
+        }
+    }
+
+    /// Takes claims back that came to nothing: the endpoint does not exist.
+    pub(super) fn unclaim(&self, ips: &[IpAddr], id: &EndpointId) {
+        let mut inner = self.lock();
+        if inner.endpoints.contains_key(id) {
+            return;
+        }
+        for ip in ips {
+            if inner.by_ip.get(ip) == Some(id) {
+                inner.by_ip.remove(ip);
+            }
+        }
     }
 
     /// Notes that an address was handed out.
@@ -108,7 +150,7 @@ impl EndpointIndex {
         self.lock().reserved.get(&ip).copied()
     }
 
-    /// Puts an endpoint into a sandbox and gives it the lowest next hop that no other endpoint there has. An endpoint
+    /// Puts an endpoint into a sandbox (named as by [`Sandbox::name`]) and gives it the lowest next hop that no other endpoint there has. An endpoint
     /// that is there already keeps its own.
     pub(super) fn join(&self, id: &EndpointId, key: &str) -> Option<Sandbox> {
         let mut inner = self.lock();
@@ -134,9 +176,25 @@ impl EndpointIndex {
 
     /// Takes an endpoint out of its sandbox.
     pub(super) fn leave(&self, id: &EndpointId) {
-        if let Some(endpoint) = self.lock().endpoints.get_mut(id) {
-            endpoint.sandbox = None;
-        }
+        let mut inner = self.lock();
+        let Some(endpoint) = inner.endpoints.get_mut(id) else { return };
+        endpoint.sandbox = None;
+        let iface = endpoint.iface.clone();
+        inner.unrepaired.remove(&iface);
+    }
+
+    /// Notes whether the endpoint behind an interface could be programmed again.
+    pub(super) fn note_repair(&self, iface: &IfaceName, done: bool) {
+        let mut inner = self.lock();
+        match done {
+            true => inner.unrepaired.remove(iface),
+            false => inner.unrepaired.insert(iface.clone()),
+        };
+    }
+
+    /// The host sides of endpoints that could not be programmed again.
+    pub(super) fn unrepaired(&self) -> Vec<IfaceName> {
+        self.lock().unrepaired.iter().cloned().collect()
     }
 }
 
@@ -154,7 +212,7 @@ mod tests {
             network: None,
             ips: vec![ip.parse().unwrap()],
             sandbox: None,
-            known_since: Instant::now(),
+            ifname: None,
         }
     }
 
@@ -171,6 +229,32 @@ mod tests {
         assert_eq!(index.join(&c, "s2").unwrap().hop, 1);
         index.leave(&a);
         assert_eq!(index.join(&a, "s1").unwrap().hop, 1);
+    }
+
+    #[test]
+    fn a_claim_stands_against_others_until_it_is_taken_back() {
+        let index = EndpointIndex::default();
+        let [a, b] = ["a", "b"].map(|id| EndpointId::new(id).unwrap());
+        let ip = "10.0.0.1".parse().unwrap();
+        assert_eq!(index.claim(ip, &a), Ok(()));
+        assert_eq!(index.claim(ip, &a), Ok(()));
+        assert_eq!(index.claim(ip, &b), Err(a.clone()));
+        index.unclaim(&[ip], &b);
+        assert_eq!(index.owner_of(ip), Some(a.clone()));
+        index.unclaim(&[ip], &a);
+        assert_eq!(index.claim(ip, &b), Ok(()));
+        index.insert(endpoint("b", "10.0.0.1"));
+        index.unclaim(&[ip], &b);
+        assert_eq!(index.owner_of(ip), Some(b), "an endpoint that exists keeps its address");
+    }
+
+    #[test]
+    fn a_long_sandbox_key_is_known_by_its_end() {
+        let key = format!("/{}/netns/9ce6ebc00fc1", "ä".repeat(200));
+        let name = Sandbox::name(&key);
+        assert!(name.len() <= LONGEST_KEY && name.ends_with("/netns/9ce6ebc00fc1"), "{name}");
+        assert_eq!(Sandbox::name("/run/docker/netns/1"), "/run/docker/netns/1");
+        assert_eq!(Sandbox::name(""), "");
     }
 
     #[test]

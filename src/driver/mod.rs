@@ -11,6 +11,7 @@
 //! ```
 
 mod address;
+mod adopt;
 mod collect;
 mod endpoint;
 mod error;
@@ -26,10 +27,11 @@ mod ports;
 mod profile;
 mod record;
 mod sandbox;
+mod uplink;
 
 pub use error::DriverError;
 pub use firewall::{Firewall, PoolNat, PublishedPort};
-pub use index::LocalEndpoint;
+pub use index::{LocalEndpoint, Sandbox};
 
 use crate::ipam::Ipam;
 use crate::model::{IpPoolSpec, MacAddress, NodeName, ObjectMeta, Resource, WorkloadEndpointSpec, key};
@@ -40,27 +42,34 @@ use crate::protocol::{
 };
 use crate::store::{SharedStore, typed};
 use error::refused;
-use index::{EndpointIndex, Sandbox};
+use index::EndpointIndex;
 use locks::Locks;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// The address space of this plugin's IPAM, local and global: two names send engines into their overlap check.
-const ADDRESS_SPACE: &str = "CalicoAddressSpace";
+pub const ADDRESS_SPACE: &str = "CalicoAddressSpace";
 /// What the Go plugin's networks carry.
 const LEGACY_ADDRESS_SPACES: [&str; 2] = ["CalicoLocalAddressSpace", "CalicoGlobalAddressSpace"];
 /// First word of the alias of every interface that this plugin makes: proof of ownership for the collector.
 const ALIAS: &str = "calico-docker";
+
+/// What Docker is told of the driver's reach, each `local` or `global`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scopes {
+    /// Who asks for addresses on a swarm: the node that runs the task, or the leader.
+    pub network: &'static str,
+    /// Whether swarm's service discovery is on.
+    pub connectivity: &'static str,
+}
 
 /// How the drivers behave; from the settings.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// This host's Calico node name.
     pub node: NodeName,
-    /// `local` or `global`.
-    pub scope: &'static str,
-    /// `local` or `global`.
-    pub connectivity_scope: &'static str,
+    /// What Docker is told of the driver's reach.
+    pub scopes: Scopes,
     /// Whether `--subnet` outside every pool makes a pool.
     pub create_pools: bool,
     /// Whether networks get a profile.
@@ -88,6 +97,7 @@ pub struct Drivers {
     endpoints: EndpointIndex,
     ports: ports::PortBook,
     pending_pools: pool::PendingPools,
+    uplink_mtu: uplink::UplinkMtu,
     locks: Locks,
 }
 
@@ -125,6 +135,7 @@ impl Drivers {
             endpoints: EndpointIndex::default(),
             ports: ports::PortBook::default(),
             pending_pools: pool::PendingPools::default(),
+            uplink_mtu: uplink::UplinkMtu::default(),
             locks: Locks::default(),
         };
         drivers.load_endpoints().await?;
@@ -146,8 +157,8 @@ impl Drivers {
                 continue;
             };
             let mac = resource.value.spec.mac.parse().unwrap_or_else(|_| MacAddress::of_endpoint(&id));
-            let known_since = Instant::now();
-            self.endpoints.insert(LocalEndpoint { id, network, iface, ips, mac, sandbox: None, known_since });
+            let endpoint = LocalEndpoint { id, network, iface, ips, mac, ifname: None, sandbox: None };
+            self.endpoints.insert(endpoint);
         }
         for link in self.host.links().await? {
             if let Some((id, sandbox)) = link.alias.as_deref().and_then(parse_alias) {
@@ -159,7 +170,7 @@ impl Drivers {
 
     /// One call of Docker.
     pub async fn handle(&self, request: Request) -> Result<Response, DriverError> {
-        if let Some(answer) = answer_at_once(&self.options, &request) {
+        if let Some(answer) = answer_at_once(self.options.scopes, &request) {
             return Ok(answer);
         }
         match request {
@@ -193,12 +204,12 @@ impl Drivers {
 /// The answer to a call that needs neither datastore nor kernel; `None` for every other. dockerd makes such calls while
 /// it starts a plugin, so they never wait for anything.
 #[must_use]
-pub fn answer_at_once(options: &Options, request: &Request) -> Option<Response> {
+pub fn answer_at_once(scopes: Scopes, request: &Request) -> Option<Response> {
     Some(match request {
         Request::Activate => Response::Activate { implements: ["NetworkDriver", "IpamDriver"] },
         Request::NetworkCapabilities => Response::NetworkCapabilities(NetworkCapabilities {
-            scope: options.scope,
-            connectivity_scope: options.connectivity_scope,
+            scope: scopes.network,
+            connectivity_scope: scopes.connectivity,
             gw_alloc_checker: true,
         }),
         Request::IpamCapabilities => Response::IpamCapabilities(IpamCapabilities::default()),
@@ -259,7 +270,8 @@ mod tests {
     #[test]
     fn an_alias_reads_back_and_fits_the_kernel() {
         let id = EndpointId::new(&"0123456789abcdef".repeat(4)).unwrap();
-        let sandbox = Sandbox { key: "/var/run/docker/netns/9ce6ebc00fc1".to_owned(), hop: 3 };
+        let key = format!("/{}/netns/9ce6ebc00fc1", "long".repeat(99));
+        let sandbox = Sandbox { key: Sandbox::name(&key).to_owned(), hop: 254 };
         let text = alias(&id, &sandbox);
         // IFALIASZ of linux/if_link.h is 256 with the terminator.
         assert!(text.len() < 256);

@@ -1,6 +1,7 @@
 //! Options of networks and endpoints: what is taken, and one sentence for what is not. Pure.
 
 use super::error::{DriverError, refused};
+use crate::model::IfaceName;
 use crate::protocol::Options;
 use std::collections::BTreeMap;
 
@@ -12,6 +13,12 @@ const IFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
 const PROFILE: &str = "org.projectcalico.profile";
 /// `driver-opt=org.projectcalico.label.role=db` at an endpoint: a label before the first packet.
 const LABEL_PREFIX: &str = "org.projectcalico.label.";
+/// `driver-opt=com.docker.network.endpoint.ifname=eth7`: the interface's name in the container.
+const IFNAME: &str = "com.docker.network.endpoint.ifname";
+/// What engines send of themselves, or carry out themselves: exposed ports, DNS servers, sysctls, the MAC address.
+const OF_THE_ENGINE: &str = "com.docker.network.endpoint.";
+/// The port map, which comes again in ProgramExternalConnectivity.
+const PORT_MAP: &str = "com.docker.network.portmap";
 /// Prefixes of labels that Calico or this plugin sets; no user can (Felix itself drops the first two).
 const RESERVED_LABELS: [&str; 3] = ["pcns.", "pcsa.", "projectcalico.org/"];
 /// Longest label value and longest name part of a label, as in Kubernetes.
@@ -76,21 +83,39 @@ fn parse_profile(value: &str) -> Result<String, DriverError> {
     }
 }
 
-/// The labels that a user gave an endpoint by `driver-opt`; reserved, malformed and unknown options are refused.
-pub(super) fn endpoint_labels(options: &Options) -> Result<BTreeMap<String, String>, DriverError> {
-    let mut labels = BTreeMap::new();
-    for (key, value) in options {
-        if let Some(label) = key.strip_prefix(LABEL_PREFIX) {
-            let value = value.as_str().ok_or_else(|| refused(format!("option {key}: a text is expected")))?;
-            check_label(label, value)?;
-            labels.insert(label.to_owned(), value.to_owned());
-        } else if !key.starts_with("com.docker.") {
-            return Err(refused(format!(
-                "driver-opt {key} is not one of this driver's; {LABEL_PREFIX}NAME=VALUE sets a label"
-            )));
+/// The options of an endpoint that mean something here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct EndpointOptions {
+    /// The user's labels.
+    pub(super) labels: BTreeMap<String, String>,
+    /// The name that the interface is to have in the container.
+    pub(super) ifname: Option<IfaceName>,
+    /// Options of Docker's that have no effect here.
+    pub(super) unused: Vec<String>,
+}
+
+impl EndpointOptions {
+    /// Reads what an engine sends of itself and what a user gave by `driver-opt`. Reserved, malformed and unknown options
+    /// are refused; one of Docker's own that is not known may be a future engine's and is only named.
+    pub(super) fn parse(options: &Options) -> Result<Self, DriverError> {
+        let mut parsed = Self::default();
+        for (key, value) in options {
+            let text = || value.as_str().ok_or_else(|| refused(format!("option {key}: a text is expected")));
+            if let Some(label) = key.strip_prefix(LABEL_PREFIX) {
+                check_label(label, text()?)?;
+                parsed.labels.insert(label.to_owned(), text()?.to_owned());
+            } else if key == IFNAME {
+                parsed.ifname = Some(IfaceName::new(text()?)?);
+            } else if !key.starts_with("com.docker.") {
+                return Err(refused(format!(
+                    "driver-opt {key} is not one of this driver's; {LABEL_PREFIX}NAME=VALUE sets a label"
+                )));
+            } else if !key.starts_with(OF_THE_ENGINE) && key != PORT_MAP {
+                parsed.unused.push(key.clone());
+            }
         }
+        Ok(parsed)
     }
-    Ok(labels)
 }
 
 fn check_label(label: &str, value: &str) -> Result<(), DriverError> {
@@ -131,7 +156,7 @@ mod tests {
     }
 
     fn labels(value: &serde_json::Value) -> Result<BTreeMap<String, String>, DriverError> {
-        endpoint_labels(value.as_object().unwrap())
+        EndpointOptions::parse(value.as_object().unwrap()).map(|options| options.labels)
     }
 
     #[test]
@@ -159,6 +184,18 @@ mod tests {
         let given =
             json!({"org.projectcalico.label.role": "db", "com.docker.network.endpoint.exposedports": []});
         assert_eq!(labels(&given).unwrap(), BTreeMap::from([("role".to_owned(), "db".to_owned())]));
+    }
+
+    #[test]
+    fn an_interface_name_is_taken_and_what_has_no_effect_is_named() {
+        let given = json!({IFNAME: "eth7", "com.docker.network.driver.mtu": "1400", PORT_MAP: [],
+            "com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1"});
+        let options = EndpointOptions::parse(given.as_object().unwrap()).unwrap();
+        assert_eq!(options.ifname.unwrap().as_str(), "eth7");
+        assert_eq!(options.unused, [MTU]);
+        for bad in [json!({IFNAME: "sixteen-letters-"}), json!({IFNAME: 7})] {
+            assert!(EndpointOptions::parse(bad.as_object().unwrap()).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What an endpoint is to be: request and network in, WorkloadEndpoint and Join answer out. Pure.
 
+use super::index::LocalEndpoint;
 use super::record::NetworkRecord;
 use crate::model::{
     Cidr, EndpointId, EntityRule, IfaceName, IpVersion, MacAddress, NetworkId, NodeName, ORCHESTRATOR,
@@ -27,6 +28,10 @@ pub(super) struct EndpointPlan {
     pub(super) mac: MacAddress,
     /// The user's labels.
     pub(super) labels: BTreeMap<String, String>,
+    /// The name that the interface is to have in the container.
+    pub(super) ifname: Option<IfaceName>,
+    /// Options of Docker's that have no effect here.
+    pub(super) unused: Vec<String>,
 }
 
 /// The WorkloadEndpoint of a new endpoint, as Calico demands it (datamodel 2). Final: Join changes nothing in it.
@@ -100,14 +105,17 @@ pub(super) fn next_hop_v6(hop: u8) -> Ipv6Addr {
 
 /// The answer to Join. An internal network gets no gateway (the engine would program it), so its own prefixes are
 /// routed instead. An endpoint without IPv6 address gets nothing of IPv6: engines refuse the container otherwise.
-pub(super) fn join_answer(network: &NetworkRecord, id: &EndpointId, ips: &[IpAddr], hop: u8) -> JoinAnswer {
-    let prefix = network.iface_prefix.clone().unwrap_or_default();
+pub(super) fn join_answer(network: &NetworkRecord, endpoint: &LocalEndpoint, hop: u8) -> JoinAnswer {
     let mut answer = JoinAnswer {
-        interface_name: InterfaceName { src_name: id.temp_iface().to_string(), dst_prefix: prefix },
+        interface_name: InterfaceName {
+            src_name: endpoint.id.temp_iface().to_string(),
+            dst_prefix: network.iface_prefix.clone().unwrap_or_default(),
+            dst_name: endpoint.ifname.as_ref().map(ToString::to_string).unwrap_or_default(),
+        },
         ..JoinAnswer::default()
     };
     for version in [IpVersion::V4, IpVersion::V6] {
-        if !ips.iter().any(|ip| IpVersion::of(*ip) == version) {
+        if !endpoint.ips.iter().any(|ip| IpVersion::of(*ip) == version) {
             continue;
         }
         let gateway = next_hop(version, hop);
@@ -204,14 +212,26 @@ mod tests {
         EndpointId::new(&"0123456789abcdef".repeat(4)).unwrap()
     }
 
+    fn with(ips: &[&str]) -> LocalEndpoint {
+        LocalEndpoint {
+            id: id(),
+            network: None,
+            iface: id().host_iface(),
+            ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            mac: MacAddress::of_endpoint(&id()),
+            ifname: None,
+            sandbox: None,
+        }
+    }
+
     fn routes(answer: &JoinAnswer) -> Vec<String> {
         answer.static_routes.iter().map(|r| format!("{} {}", r.destination, r.next_hop)).collect()
     }
 
     #[test]
     fn join_gives_a_gateway_and_the_connected_route_to_it() {
-        let ips = ["10.1.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
-        let answer = join_answer(&network(false, IpamKind::Calico, &["10.1.0.0/24"]), &id(), &ips, 2);
+        let network = network(false, IpamKind::Calico, &["10.1.0.0/24"]);
+        let answer = join_answer(&network, &with(&["10.1.0.5", "fd00::5"]), 2);
         assert_eq!(answer.gateway, "169.254.1.2");
         assert_eq!(answer.gateway_ipv6, "fe80::2");
         assert_eq!(routes(&answer), ["169.254.1.2/32 ", "fe80::2/128 "]);
@@ -220,35 +240,21 @@ mod tests {
 
     #[test]
     fn an_endpoint_without_ipv6_gets_nothing_of_ipv6() {
-        let answer = join_answer(
-            &network(false, IpamKind::Calico, &["0.0.0.0/0", "::/0"]),
-            &id(),
-            &["10.1.0.5".parse().unwrap()],
-            1,
-        );
+        let answer =
+            join_answer(&network(false, IpamKind::Calico, &["0.0.0.0/0", "::/0"]), &with(&["10.1.0.5"]), 1);
         assert!(answer.gateway_ipv6.is_empty() && routes(&answer) == ["169.254.1.1/32 "]);
     }
 
     #[test]
     fn an_internal_network_gets_no_gateway_but_a_route_to_itself() {
-        let answer = join_answer(
-            &network(true, IpamKind::Calico, &["10.1.0.0/24"]),
-            &id(),
-            &["10.1.0.5".parse().unwrap()],
-            1,
-        );
+        let answer = join_answer(&network(true, IpamKind::Calico, &["10.1.0.0/24"]), &with(&["10.1.0.5"]), 1);
         assert!(answer.gateway.is_empty());
         assert_eq!(routes(&answer), ["169.254.1.1/32 ", "10.1.0.0/24 169.254.1.1"]);
     }
 
     #[test]
     fn an_on_link_ipv6_prefix_of_dockers_is_overridden_by_its_halves() {
-        let answer = join_answer(
-            &network(false, IpamKind::Docker, &["fd01::/64"]),
-            &id(),
-            &["fd01::2".parse().unwrap()],
-            1,
-        );
+        let answer = join_answer(&network(false, IpamKind::Docker, &["fd01::/64"]), &with(&["fd01::2"]), 1);
         assert_eq!(routes(&answer), ["fe80::1/128 ", "fd01::/65 fe80::1", "fd01::8000:0:0:0/65 fe80::1"]);
     }
 
@@ -270,6 +276,8 @@ mod tests {
             id: id(),
             ips: vec!["10.1.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
             mac: MacAddress::of_endpoint(&id()),
+            ifname: None,
+            unused: Vec::new(),
             labels: BTreeMap::from([("projectcalico.org/namespace".to_owned(), "forged".to_owned())]),
         };
         let network = network(false, IpamKind::Calico, &[]);

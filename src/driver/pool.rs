@@ -1,14 +1,16 @@
 //! RequestPool and ReleasePool: which prefix a network gets its addresses from.
 
 use super::error::{DriverError, refused};
+use super::locks::Key;
 use super::pool_id::PoolId;
 use super::{Drivers, new_metadata};
-use crate::model::{Cidr, IpPoolSpec, IpVersion, Resource, key};
+use crate::model::{Cidr, IpPoolSpec, IpVersion, NetworkId, Resource, key};
 use crate::net::{HostRoute, ROUTE_PROTOCOL};
 use crate::protocol::{Options, PoolAnswer, ReleasePool, RequestPool};
 use crate::store::{Revision, StoreError, Txn, retry, typed};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Annotation of a pool that `--subnet` made: it goes when its last network goes.
 pub(super) const CREATED_BY_ANNOTATION: &str = "org.projectcalico.docker.created-by";
@@ -17,32 +19,45 @@ const GATEWAY: &str = "com.docker.network.gateway";
 /// Keys that swarm's leader puts among the pool options by itself (20.10).
 const ENGINE_OPTIONS: [&str; 2] = ["RequestAddressType", "com.docker.network.ipam.serial"];
 
-/// Pools between RequestPool and CreateNetwork: wanted, though no network uses them yet.
+/// How long a network may be in the making. An engine whose RequestPool was answered with nothing never comes back.
+const IN_THE_MAKING: Duration = Duration::from_secs(60);
+
+/// Prefixes between RequestPool and CreateNetwork: wanted, though no network has them yet. Only a help against making
+/// and deleting a pool twice: CreateNetwork makes sure of its pools in any case.
 #[derive(Debug, Default)]
 pub(super) struct PendingPools {
-    /// Guards the counts; held for one statement at a time.
-    counts: Mutex<HashMap<String, usize>>,
+    /// When each was asked for; held for one statement at a time.
+    asked: Mutex<HashMap<Cidr, Vec<Instant>>>,
 }
 
 impl PendingPools {
-    fn add(&self, id: &str) {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(id.to_owned()).or_default() += 1;
+    fn lock(&self) -> MutexGuard<'_, HashMap<Cidr, Vec<Instant>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remove(&self, id: &str) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(id) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(id);
+    fn add(&self, subnet: Cidr, now: Instant) {
+        self.lock().entry(subnet).or_default().push(now);
+    }
+
+    /// One network with this prefix exists now, or is given up.
+    pub(super) fn remove(&self, subnet: &Cidr) {
+        let mut asked = self.lock();
+        if let Some(times) = asked.get_mut(subnet) {
+            times.pop();
+            if times.is_empty() {
+                asked.remove(subnet);
             }
         }
     }
 
-    /// Whether a pending network gets addresses from a prefix.
-    pub(super) fn uses(&self, pool: &Cidr) -> bool {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.keys().filter_map(|id| PoolId::parse(id).ok()).any(|id| pool.contains_cidr(&id.subnet()))
+    /// Whether a network in the making gets addresses from a pool.
+    fn uses(&self, pool: &Cidr, now: Instant) -> bool {
+        let mut asked = self.lock();
+        asked.retain(|_, times| {
+            times.retain(|time| now.duration_since(*time) < IN_THE_MAKING);
+            !times.is_empty()
+        });
+        asked.keys().any(|subnet| pool.contains_cidr(subnet))
     }
 }
 
@@ -58,19 +73,27 @@ impl Drivers {
         let mut data = Options::new();
         match id {
             PoolId::Any(version) => self.check_any_pool(version).await?,
-            PoolId::Subnet { subnet, .. } => self.ensure_pool(subnet).await?,
+            PoolId::Subnet { subnet, .. } => {
+                let _held = self.locks.hold(Key::Pools).await;
+                self.ensure_pool(subnet).await?;
+                // A pool that a network has needs no other protection (and the network may be the one that asks again).
+                if !self.networks().await?.iter().any(|network| network.has_subnet(subnet)) {
+                    self.pending_pools.add(subnet, Instant::now());
+                }
+            }
         }
         // Without this, engines before 28 ask for an address that would only be reserved for nothing.
         let gateway = Cidr::host(super::plan::next_hop(id.version(), 1));
         data.insert(GATEWAY.to_owned(), gateway.to_string().into());
-        self.pending_pools.add(&id.to_string());
         Ok(PoolAnswer { pool_id: id.to_string(), pool: id.subnet().to_string(), data })
     }
 
     /// A network without `--subnet` needs at least one pool that may serve this node.
     async fn check_any_pool(&self, version: IpVersion) -> Result<(), DriverError> {
         let pools = self.ipam.pools().await?;
-        let serves = |pool: &&Resource<IpPoolSpec>| pool.is_enabled() && pool.spec.cidr.version() == version;
+        let serves = |pool: &&Resource<IpPoolSpec>| {
+            pool.is_enabled() && pool.spec.assigns_automatically() && pool.spec.cidr.version() == version
+        };
         match pools.iter().find(serves) {
             Some(_) => Ok(()),
             None => Err(refused(format!(
@@ -80,7 +103,8 @@ impl Drivers {
         }
     }
 
-    /// Makes sure that `subnet` lies in a pool that may be used, creating one where the settings allow it.
+    /// Makes sure that `subnet` lies in a pool that may be used, creating one where the settings allow it. The caller
+    /// holds the pools.
     pub(super) async fn ensure_pool(&self, subnet: Cidr) -> Result<(), DriverError> {
         let pools = self.ipam.pools().await?;
         if let Some(pool) = containing(&pools, subnet) {
@@ -117,7 +141,10 @@ impl Drivers {
         let nat_outgoing = if subnet.version() == IpVersion::V4 { nat_v4 } else { nat_v6 };
         let mut metadata = new_metadata(&name);
         metadata.annotate(CREATED_BY_ANNOTATION, crate::model::ORCHESTRATOR);
-        let pool = Resource::new(metadata, IpPoolSpec { nat_outgoing, ..IpPoolSpec::new(subnet) });
+        // For the networks that name it, not for all that name none.
+        let assignment_mode = Some("Manual".to_owned());
+        let spec = IpPoolSpec { nat_outgoing, assignment_mode, ..IpPoolSpec::new(subnet) };
+        let pool = Resource::new(metadata, spec);
         let key = key::resource::<IpPoolSpec>(&name);
         match self.store.commit(Txn::new().create(&key, typed::encode(&key, &pool)?)).await {
             Ok(_) => log::info!("created pool {name} ({subnet})"),
@@ -145,33 +172,43 @@ impl Drivers {
 
     pub(super) async fn release_pool(&self, call: &ReleasePool) -> Result<(), DriverError> {
         let Ok(id) = PoolId::parse(&call.pool_id) else { return Ok(()) };
-        self.pending_pools.remove(&call.pool_id);
-        match id {
-            PoolId::Any(_) => Ok(()),
-            PoolId::Subnet { subnet, .. } => self.remove_unused_pool(subnet).await,
-        }
+        let PoolId::Subnet { subnet, .. } = id else { return Ok(()) };
+        let _held = self.locks.hold(Key::Pools).await;
+        self.pending_pools.remove(&subnet);
+        self.remove_unused_pool(subnet, None).await
     }
 
-    /// Deletes the pool that `--subnet` made around a prefix, unless a network or an address uses it.
-    pub(super) async fn remove_unused_pool(&self, subnet: Cidr) -> Result<(), DriverError> {
+    /// Deletes the pool that `--subnet` made around a prefix, unless an address or a network other than `leaving` uses
+    /// it. The caller holds the pools.
+    pub(super) async fn remove_unused_pool(
+        &self,
+        subnet: Cidr,
+        leaving: Option<&NetworkId>,
+    ) -> Result<(), DriverError> {
         let pools = self.ipam.pools().await?;
         let Some(pool) = containing(&pools, subnet)
             .filter(|pool| pool.metadata.annotation(CREATED_BY_ANNOTATION).is_some())
         else {
             return Ok(());
         };
-        if self.pool_is_used(&pool.spec.cidr).await? {
-            return Ok(());
+        match self.pool_is_used(&pool.spec.cidr, leaving).await? {
+            true => Ok(()),
+            false => self.delete_pool(pool).await,
         }
-        self.delete_pool(pool).await
     }
 
-    /// Whether a network, a pending one or an address uses a pool.
-    pub(super) async fn pool_is_used(&self, pool: &Cidr) -> Result<bool, DriverError> {
+    /// Whether a network other than `leaving`, one in the making, or an address uses a pool.
+    pub(super) async fn pool_is_used(
+        &self,
+        pool: &Cidr,
+        leaving: Option<&NetworkId>,
+    ) -> Result<bool, DriverError> {
         let networks = self.networks().await?;
-        let named =
-            networks.iter().flat_map(|network| &network.pools).any(|of| pool.contains_cidr(&of.subnet));
-        Ok(named || self.pending_pools.uses(pool) || self.ipam.usage(pool, pool).await?.used > 0)
+        let staying = networks.iter().filter(|network| Some(&network.id) != leaving);
+        let named = staying.flat_map(|network| &network.pools).any(|of| pool.contains_cidr(&of.subnet));
+        Ok(named
+            || self.pending_pools.uses(pool, Instant::now())
+            || self.ipam.usage(pool, pool).await?.used > 0)
     }
 
     /// Closes a pool, gives its blocks back and deletes it, in Calico's own order
@@ -200,11 +237,6 @@ impl Drivers {
             Ok(Some(self.store.commit(Txn::new().update(key, stored.revision, value)).await?))
         })
         .await
-    }
-
-    /// Takes a network's pools off the list of pending ones.
-    pub(super) fn pools_taken(&self, ids: impl Iterator<Item = String>) {
-        ids.for_each(|id| self.pending_pools.remove(&id));
     }
 }
 
@@ -252,13 +284,17 @@ fn check_usable(subnet: Cidr) -> Result<(), DriverError> {
     Ok(())
 }
 
-/// A resource name from a prefix: `docker-10-1-0-0-24`, `docker-fd80-24e2-f998-72d6-0-0-0-0-64`.
 fn pool_name(cidr: Cidr) -> String {
+    format!("docker-{}", name_part(cidr))
+}
+
+/// A prefix as part of a resource name: `10-1-0-0-24`, `fd80-24e2-f998-72d6-0-0-0-0-64`.
+pub(super) fn name_part(cidr: Cidr) -> String {
     let parts: Vec<String> = match cidr.base() {
         std::net::IpAddr::V4(v4) => v4.octets().iter().map(u8::to_string).collect(),
         std::net::IpAddr::V6(v6) => v6.segments().iter().map(|part| format!("{part:x}")).collect(),
     };
-    format!("docker-{}-{}", parts.join("-"), cidr.prefix_len())
+    format!("{}-{}", parts.join("-"), cidr.prefix_len())
 }
 
 /// The pools that there are, for a sentence.
@@ -321,15 +357,20 @@ mod tests {
     }
 
     #[test]
-    fn a_pending_pool_counts_as_used_until_its_network_exists() {
+    fn a_pending_pool_counts_as_used_until_its_network_exists_or_will_never() {
         let pending = PendingPools::default();
-        let pool: Cidr = "10.1.0.0/16".parse().unwrap();
-        pending.add("10.1.0.0/24");
-        pending.add("10.1.0.0/24");
-        pending.remove("10.1.0.0/24");
-        assert!(pending.uses(&pool));
-        pending.remove("10.1.0.0/24");
-        pending.remove("10.1.0.0/24");
-        assert!(!pending.uses(&pool));
+        let [pool, subnet]: [Cidr; 2] = ["10.1.0.0/16", "10.1.0.0/24"].map(|text| text.parse().unwrap());
+        let now = Instant::now();
+        pending.add(subnet, now);
+        pending.add(subnet, now);
+        pending.remove(&subnet);
+        assert!(pending.uses(&pool, now));
+        assert!(!pending.uses(&"10.2.0.0/16".parse().unwrap(), now));
+        pending.remove(&subnet);
+        pending.remove(&subnet);
+        assert!(!pending.uses(&pool, now));
+        pending.add(subnet, now);
+        assert!(pending.uses(&pool, now + IN_THE_MAKING / 2));
+        assert!(!pending.uses(&pool, now + IN_THE_MAKING), "an answer was lost, and nobody comes back");
     }
 }

@@ -6,20 +6,25 @@ use super::Drivers;
 use super::error::{DriverError, refused};
 use super::firewall::PublishedPort;
 use super::index::LocalEndpoint;
+use super::locks::Key;
 use crate::model::{EndpointId, IpVersion, key};
 use crate::protocol::{EndpointRef, PortBinding, ProgramExternalConnectivity};
-use crate::store::{Txn, typed};
+use crate::store::{Entry, StoreError, Txn, typed};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
 /// What the kernel answers where it has no SCTP.
 const EPROTONOSUPPORT: i32 = 93;
+
+/// How often a number is looked for that is free for both IP versions.
+const ANY_PORT_TRIES: usize = 16;
 
 /// A socket bound to a host port, which keeps the port from everyone else for as long as it lives. Nothing is ever read
 /// from it: DNAT comes first. `None` where the kernel has no such protocol or the port was lost meanwhile.
@@ -29,7 +34,15 @@ type Hold = Option<Socket>;
 #[derive(Debug, Default)]
 pub(super) struct PortBook {
     /// Guards the map; held for one statement at a time.
-    held: Mutex<HashMap<EndpointId, Vec<(PublishedPort, Hold)>>>,
+    held: Mutex<HashMap<EndpointId, Published>>,
+}
+
+/// The published ports of one endpoint.
+#[derive(Debug, Default)]
+struct Published {
+    ports: Vec<(PublishedPort, Hold)>,
+    /// What Docker asked for, once it is done; empty for ports of a former process.
+    asked: Vec<PortBinding>,
 }
 
 /// One published port as it is kept over a restart of the plugin.
@@ -57,28 +70,48 @@ impl From<StoredPort> for PublishedPort {
 }
 
 impl PortBook {
+    fn lock(&self) -> MutexGuard<'_, HashMap<EndpointId, Published>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn get(&self, id: &EndpointId) -> Vec<PublishedPort> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.get(id).into_iter().flatten().map(|(port, _)| *port).collect()
+        self.lock()
+            .get(id)
+            .into_iter()
+            .flat_map(|published| &published.ports)
+            .map(|(port, _)| *port)
+            .collect()
     }
 
     fn put(&self, id: &EndpointId, ports: Vec<(PublishedPort, Hold)>) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), ports);
+        self.lock().insert(id.clone(), Published { ports, asked: Vec::new() });
     }
 
-    fn remove(&self, id: &EndpointId) -> bool {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(id).is_some()
+    /// Notes that what was asked for is done.
+    fn done(&self, id: &EndpointId, asked: Vec<PortBinding>) {
+        if let Some(published) = self.lock().get_mut(id) {
+            published.asked = asked;
+        }
+    }
+
+    /// Whether an endpoint has what is asked for already.
+    fn is_done(&self, id: &EndpointId, asked: &[PortBinding]) -> bool {
+        self.lock().get(id).is_some_and(|published| published.asked == asked)
+    }
+
+    fn remove(&self, id: &EndpointId) {
+        self.lock().remove(id);
     }
 
     /// Whether a port is published already where no socket could be held for it.
     fn has(&self, wanted: &PublishedPort) -> bool {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.lock();
         let same = |port: &PublishedPort| {
             (port.proto, port.host_port, port.to_ip.is_ipv4())
                 == (wanted.proto, wanted.host_port, wanted.to_ip.is_ipv4())
                 && (port.host_ip == wanted.host_ip || port.host_ip.is_none() || wanted.host_ip.is_none())
         };
-        held.values().flatten().any(|(port, _)| same(port))
+        held.values().flat_map(|published| &published.ports).any(|(port, _)| same(port))
     }
 }
 
@@ -87,13 +120,17 @@ impl Drivers {
         let id = EndpointId::new(&call.endpoint_id)?;
         let bindings =
             call.port_map().map_err(|error| refused(format!("the port map cannot be read: {error}")))?;
-        let _held = self.locks.hold(id.as_str()).await;
+        let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         if bindings.is_empty() {
             return self.release_ports(&id).await;
         }
         let endpoint =
             self.endpoints.get(&id).ok_or_else(|| DriverError::UnknownEndpoint(id.short().to_owned()))?;
-        // A repeated call: the first one's ports are let go, so that the same can be taken again.
+        if self.ports.is_done(&id, &bindings) {
+            // A repeated call. The rules are as they were, and port 0 stays the port that it has become.
+            return self.firewall.publish(&id, self.ports.get(&id)).await.map_err(DriverError::Firewall);
+        }
+        // Other ports than before: the first ones are let go, so that the same can be taken again.
         self.release_ports(&id).await?;
         let mut taken = Vec::new();
         for binding in &bindings {
@@ -102,9 +139,12 @@ impl Drivers {
         let ports: Vec<PublishedPort> = taken.iter().map(|(port, _)| *port).collect();
         self.ports.put(&id, taken);
         if let Err(error) = self.write_ports(&id, &ports).await {
-            self.release_ports(&id).await?;
+            if let Err(undo) = self.release_ports(&id).await {
+                log::warn!("ports of endpoint {} are not let go: {undo}", id.short());
+            }
             return Err(error);
         }
+        self.ports.done(&id, bindings);
         for port in &ports {
             log::info!(
                 "endpoint {}: host port {} goes to {} port {}",
@@ -126,7 +166,7 @@ impl Drivers {
 
     pub(super) async fn revoke_ports(&self, call: &EndpointRef) -> Result<(), DriverError> {
         let id = EndpointId::new(&call.endpoint_id)?;
-        let _held = self.locks.hold(id.as_str()).await;
+        let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         self.release_ports(&id).await
     }
 
@@ -143,17 +183,16 @@ impl Drivers {
 
     /// Publishes again what a former process published; what belongs to nobody any more is forgotten.
     pub(super) async fn restore_ports(&self) -> Result<(), DriverError> {
-        for stored in typed::list::<Vec<StoredPort>>(&*self.local, &key::all_ports()).await? {
-            let owner = key::parse_ports(&stored.key).filter(|id| self.endpoints.get(id).is_some());
-            let Some(id) = owner else {
-                self.local.commit(Txn::new().remove(stored.key)).await?;
+        for entry in self.local.list(&key::all_ports()).await?.entries {
+            let owner = key::parse_ports(&entry.key).filter(|id| self.endpoints.get(id).is_some());
+            let (Some(id), Ok(stored)) = (owner, readable(&entry)) else {
+                self.local.commit(Txn::new().remove(entry.key)).await?;
                 continue;
             };
-            let ports: Vec<PublishedPort> = stored.value.into_iter().map(PublishedPort::from).collect();
+            let ports: Vec<PublishedPort> = stored.into_iter().map(PublishedPort::from).collect();
             self.firewall.publish(&id, ports.clone()).await.map_err(DriverError::Firewall)?;
             // Somebody may have taken a port while the plugin was down; the rule stands all the same.
-            let held = ports.into_iter().map(|port| (port, hold(&port).unwrap_or_default())).collect();
-            self.ports.put(&id, held);
+            self.ports.put(&id, ports.into_iter().map(|port| (port, hold_again(&port))).collect());
         }
         Ok(())
     }
@@ -180,20 +219,16 @@ impl Drivers {
             )));
         }
         let last = binding.host_port_end.max(binding.host_port);
-        for candidate in binding.host_port..=last {
-            if let Some(taken) = self.take_one(binding, host_ip, candidate, &targets) {
-                return Ok(taken);
+        // A number that is free for one IP version may be taken for the other.
+        let tries = if binding.host_port == 0 { ANY_PORT_TRIES } else { 1 };
+        let mut refusal = io::Error::from(io::ErrorKind::AddrInUse);
+        for candidate in (binding.host_port..=last).flat_map(|port| std::iter::repeat_n(port, tries)) {
+            match self.take_one(binding, host_ip, candidate, &targets) {
+                Ok(taken) => return Ok(taken),
+                Err(error) => refusal = error,
             }
         }
-        let range = if last == binding.host_port {
-            last.to_string()
-        } else {
-            format!("{}-{last}", binding.host_port)
-        };
-        Err(refused(format!(
-            "host port {range} for container port {} is already in use on this host",
-            binding.port
-        )))
+        Err(refused(refusal_text(binding, &refusal)))
     }
 
     /// Takes one host port for all targets, or none; port 0 means any, the same for all.
@@ -203,7 +238,7 @@ impl Drivers {
         host_ip: Option<IpAddr>,
         candidate: u16,
         targets: &[IpAddr],
-    ) -> Option<Vec<(PublishedPort, Hold)>> {
+    ) -> io::Result<Vec<(PublishedPort, Hold)>> {
         let mut host_port = candidate;
         let mut taken = Vec::new();
         for to_ip in targets {
@@ -216,18 +251,59 @@ impl Drivers {
                 to_port: binding.port,
             };
             if host_port != 0 && self.ports.has(&port) {
-                return None;
+                return Err(io::ErrorKind::AddrInUse.into());
             }
-            let held = hold(&port).ok()?;
+            let held = hold(&port)?;
             host_port = held_port(&held).unwrap_or(host_port);
             if host_port == 0 {
-                return None;
+                // SCTP without the kernel's help: no number can be found.
+                return Err(io::Error::from_raw_os_error(EPROTONOSUPPORT));
             }
             port.host_port = host_port;
             taken.push((port, held));
         }
-        Some(taken)
+        Ok(taken)
     }
+}
+
+/// The ports of a former process; a record that cannot be read is as good as none, and named.
+fn readable(entry: &Entry) -> Result<Vec<StoredPort>, StoreError> {
+    typed::decode(entry)
+        .map(|stored| stored.value)
+        .inspect_err(|error| log::warn!("published ports are forgotten: {error}"))
+}
+
+/// Why a host port was not taken, for whoever asked for it.
+fn refusal_text(binding: &PortBinding, why: &io::Error) -> String {
+    let PortBinding { port, host_port: first, host_port_end: last, host_ip, .. } = binding;
+    let range = if last > first { format!("{first}-{last}") } else { first.to_string() };
+    let place = if host_ip.is_empty() { String::new() } else { format!(" of {host_ip}") };
+    match why.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("host port {range}{place} for container port {port} is already in use on this host")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("container port {port} cannot be published on {host_ip}: this host has no such address")
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "host port {range}{place} for container port {port} cannot be taken: ports below 1024 need \
+             CAP_NET_BIND_SERVICE"
+        ),
+        _ => format!("host port {range}{place} for container port {port} cannot be taken: {why}"),
+    }
+}
+
+/// Holds a port of a former process again. Somebody may have taken it while the plugin was down; the rule stands all
+/// the same.
+fn hold_again(port: &PublishedPort) -> Hold {
+    hold(port).unwrap_or_else(|error| {
+        log::warn!(
+            "host port {} goes to {} as before, though it cannot be kept from others: {error}",
+            port.host_port,
+            port.to_ip
+        );
+        None
+    })
 }
 
 /// Docker sends the unspecified address of one IP version for "all addresses of this version".
@@ -242,7 +318,7 @@ fn parse_host_ip(text: &str) -> Result<Option<IpAddr>, DriverError> {
 
 /// Binds the host port for the IP version of the container's address only, and listens on it: a bound socket that does
 /// not listen would let another process with SO_REUSEADDR in.
-fn hold(port: &PublishedPort) -> std::io::Result<Hold> {
+fn hold(port: &PublishedPort) -> io::Result<Hold> {
     let (domain, any) = match IpVersion::of(port.to_ip) {
         IpVersion::V4 => (Domain::IPV4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         IpVersion::V6 => (Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),

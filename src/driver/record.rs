@@ -28,6 +28,13 @@ pub(super) struct NetworkPool {
     pub(super) gateway: Option<IpAddr>,
 }
 
+impl NetworkPool {
+    /// A prefix with nothing else to it.
+    pub(super) fn of_prefix(subnet: Cidr) -> Self {
+        Self { subnet, aux: Vec::new(), gateway: None }
+    }
+}
+
 /// A Docker network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NetworkRecord {
@@ -56,6 +63,11 @@ impl NetworkRecord {
     /// Whether an address is one of the network's auxiliary addresses.
     pub(super) fn has_aux(&self, ip: IpAddr) -> bool {
         self.pools.iter().any(|pool| pool.aux.contains(&ip))
+    }
+
+    /// Whether a prefix is one of the network's.
+    pub(super) fn has_subnet(&self, subnet: Cidr) -> bool {
+        self.pools.iter().any(|pool| pool.subnet == subnet)
     }
 
     /// Whether an address was given as the network's gateway.

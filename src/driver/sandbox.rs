@@ -3,17 +3,19 @@
 
 use super::error::{DriverError, refused};
 use super::index::{LocalEndpoint, Sandbox};
-use super::record::NetworkRecord;
+use super::locks::Key;
+use super::record::{NetworkPool, NetworkRecord};
 use super::{Drivers, alias, plan};
 use crate::model::{EndpointId, IfaceName};
-use crate::net::{self, EndpointLink, host_mtu};
+use crate::net::{self, EndpointLink};
 use crate::protocol::{EndpointRef, Join, JoinAnswer};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 impl Drivers {
     pub(super) async fn join(&self, call: &Join) -> Result<JoinAnswer, DriverError> {
         let id = EndpointId::new(&call.endpoint_id)?;
-        let _held = self.locks.hold(id.as_str()).await;
+        let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         let endpoint =
             self.endpoints.get(&id).ok_or_else(|| DriverError::UnknownEndpoint(id.short().to_owned()))?;
         let network_id =
@@ -22,20 +24,53 @@ impl Drivers {
             return Err(refused(format!("endpoint {} is in network {}", id.short(), network_id.short())));
         }
         let network = self.network(&network_id).await?;
+        let key = Sandbox::name(&call.sandbox_key);
+        let again = endpoint.sandbox.as_ref().is_some_and(|sandbox| sandbox.key == key);
+        if endpoint.sandbox.is_some() && !again {
+            // The engine has given the old sandbox up without a word.
+            self.detach(&endpoint).await?;
+            self.endpoints.leave(&id);
+        }
         let sandbox = self
             .endpoints
-            .join(&id, &call.sandbox_key)
+            .join(&id, key)
             .ok_or_else(|| refused("a container cannot have more than 254 networks of this driver"))?;
         if let Err(error) = self.attach(&endpoint, &network, &sandbox).await {
-            // Engines up to 28 send no Leave after a failed Join.
-            self.endpoints.leave(&id);
-            let joined = LocalEndpoint { sandbox: Some(sandbox), ..endpoint };
-            if let Err(undo) = self.detach(&joined).await {
-                log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", id.short());
+            // A container that runs keeps what it has when a repeated call fails.
+            if !again {
+                self.undo_join(LocalEndpoint { sandbox: Some(sandbox), ..endpoint }).await;
             }
             return Err(error);
         }
-        Ok(plan::join_answer(&network, &id, &endpoint.ips, sandbox.hop))
+        let network = self.with_prefixes(network).await?;
+        Ok(plan::join_answer(&network, &endpoint, sandbox.hop))
+    }
+
+    /// Engines up to 28 send no Leave after a failed Join. What cannot be undone stays joined, so that DeleteEndpoint,
+    /// which they do send, tries again.
+    async fn undo_join(&self, joined: LocalEndpoint) {
+        match self.detach(&joined).await {
+            Ok(()) => self.endpoints.leave(&joined.id),
+            Err(undo) => {
+                log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", joined.id.short());
+            }
+        }
+    }
+
+    /// The network with the prefixes that its containers may have addresses of. An internal one without `--subnet` has
+    /// those of all pools; `0.0.0.0/0`, which Docker knows it by, would be a default route.
+    async fn with_prefixes(&self, mut network: NetworkRecord) -> Result<NetworkRecord, DriverError> {
+        if network.internal && network.pools.iter().any(|pool| pool.subnet.prefix_len() == 0) {
+            let pools = self.ipam.pools().await?;
+            let (named, unnamed): (Vec<_>, Vec<_>) =
+                network.pools.into_iter().partition(|pool| pool.subnet.prefix_len() > 0);
+            let versions = unnamed.iter().map(|pool| pool.subnet.version());
+            let of =
+                |version| pools.iter().map(|pool| pool.spec.cidr).filter(move |c| c.version() == version);
+            let prefixes = versions.flat_map(of).map(NetworkPool::of_prefix);
+            network.pools = named.into_iter().chain(prefixes).collect();
+        }
+        Ok(network)
     }
 
     /// Programs the kernel for an endpoint.
@@ -47,7 +82,7 @@ impl Drivers {
     ) -> Result<(), DriverError> {
         let mtu = match network.mtu.or(self.options.veth_mtu) {
             Some(mtu) => mtu,
-            None => host_mtu(&self.host.links().await?),
+            None => self.uplink_mtu.get(&*self.host).await?,
         };
         let has_v6 = endpoint.ips.iter().any(IpAddr::is_ipv6);
         let link = EndpointLink {
@@ -66,10 +101,9 @@ impl Drivers {
 
     pub(super) async fn leave(&self, call: &EndpointRef) -> Result<(), DriverError> {
         let id = EndpointId::new(&call.endpoint_id)?;
-        let _held = self.locks.hold(id.as_str()).await;
+        let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         let Some(endpoint) = self.endpoints.get(&id) else { return Ok(()) };
-        // Some engines do not revoke ports before they leave (29: moby forgets the gateway after a plugin restart).
-        self.release_ports(&id).await?;
+        // With its ports: engine 29 does not revoke them if it has forgotten the gateway over a restart of the plugin.
         self.detach(&endpoint).await?;
         self.endpoints.leave(&id);
         Ok(())
@@ -106,24 +140,43 @@ impl Drivers {
     }
 
     /// Programs the kernel again for every endpoint that is joined and whose interface still exists, after a start of
-    /// the plugin or a gap in what the kernel tells. One that cannot be restored must not keep the others down.
+    /// the plugin or a gap in what the kernel tells. One that cannot be restored must not keep the others down; it is
+    /// tried again by [`Self::repair_unrepaired`].
     pub async fn repair_all(&self) {
-        let links = match self.host.links().await {
-            Ok(links) => links,
-            Err(error) => return log::error!("no endpoint is looked after: {error}"),
+        let joined = self.endpoints.all().into_iter().filter(|endpoint| endpoint.sandbox.is_some());
+        self.repair_those(joined.map(|endpoint| endpoint.iface).collect()).await;
+    }
+
+    /// Tries those again that could not be programmed: after a start, nothing else may ever touch them.
+    pub async fn repair_unrepaired(&self) {
+        self.repair_those(self.endpoints.unrepaired()).await;
+    }
+
+    async fn repair_those(&self, ifaces: Vec<IfaceName>) {
+        if ifaces.is_empty() {
+            return;
+        }
+        let there: BTreeSet<String> = match self.host.links().await {
+            Ok(links) => links.into_iter().map(|link| link.name).collect(),
+            Err(error) => {
+                log::error!("{} endpoints are not programmed again: {error}", ifaces.len());
+                ifaces.iter().for_each(|iface| self.endpoints.note_repair(iface, false));
+                return;
+            }
         };
-        for endpoint in self.endpoints.all() {
-            if links.iter().any(|link| link.name == endpoint.iface.as_str()) {
-                self.repair(&endpoint.iface).await;
+        for iface in ifaces {
+            match there.contains(iface.as_str()) {
+                true => self.repair(&iface).await,
+                // It died with its container: nothing is left to repair.
+                false => self.endpoints.note_repair(&iface, true),
             }
         }
     }
 
     /// Programs the kernel again for the endpoint behind an interface; other interfaces are none of ours.
     pub async fn repair(&self, iface: &IfaceName) {
-        let found = self.endpoints.all().into_iter().find(|endpoint| endpoint.iface == *iface);
-        let Some(id) = found.map(|endpoint| endpoint.id) else { return };
-        let _held = self.locks.hold(id.as_str()).await;
+        let Some(id) = self.endpoints.behind(iface) else { return };
+        let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         // Docker may have taken it away while the lock was waited for.
         let Some(endpoint) = self.endpoints.get(&id) else { return };
         let (Some(sandbox), Some(network)) = (&endpoint.sandbox, &endpoint.network) else { return };
@@ -131,6 +184,7 @@ impl Drivers {
             Ok(record) => self.attach(&endpoint, &record, sandbox).await,
             Err(error) => Err(error),
         };
+        self.endpoints.note_repair(&endpoint.iface, repaired.is_ok());
         match repaired {
             Ok(()) => log::debug!("endpoint {} is programmed again", id.short()),
             Err(error) => log::error!("endpoint {} is not programmed again: {error}", id.short()),

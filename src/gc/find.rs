@@ -12,13 +12,15 @@ use std::net::IpAddr;
 pub struct View {
     /// Endpoints of this node and the host side of their veths.
     pub endpoints: Vec<(EndpointId, IfaceName)>,
+    /// WorkloadEndpoints of this node in the datastore that the driver does not know.
+    pub unknown_endpoints: Vec<EndpointId>,
     /// Interfaces of the host by name; the endpoint that made it, for ours.
     pub links: BTreeMap<String, Option<EndpointId>>,
     /// Addresses that this plugin holds on this node and no endpoint or network uses.
     pub unused_addresses: Vec<IpAddr>,
     /// Networks with a record and no endpoint.
     pub idle_networks: Vec<NetworkId>,
-    /// Pools that `--subnet` made and no network uses.
+    /// Pools that networks made and none uses.
     pub unused_pools: Vec<String>,
     /// What Docker has; `None` if it could not be asked.
     pub docker: Option<DockerView>,
@@ -40,6 +42,8 @@ pub struct DockerView {
 pub enum Suspect {
     /// An endpoint without container.
     Endpoint(EndpointId),
+    /// A WorkloadEndpoint without endpoint.
+    Unknown(EndpointId),
     /// An address without endpoint.
     Address(IpAddr),
     /// One of our interfaces without endpoint.
@@ -54,6 +58,7 @@ impl std::fmt::Display for Suspect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Endpoint(id) => write!(f, "endpoint {}", id.short()),
+            Self::Unknown(id) => write!(f, "WorkloadEndpoint of {}", id.short()),
             Self::Address(ip) => write!(f, "address {ip}"),
             Self::Link(name) => write!(f, "interface {name}"),
             Self::Network(id) => write!(f, "network {}", id.short()),
@@ -77,6 +82,8 @@ pub fn find(view: &View) -> BTreeMap<Suspect, &'static str> {
             suspects.insert(Suspect::Link(name.clone()), "its endpoint does not exist");
         }
     }
+    let unknown = view.unknown_endpoints.iter().map(|id| Suspect::Unknown(id.clone()));
+    suspects.extend(unknown.map(|suspect| (suspect, "its endpoint does not exist")));
     suspects.extend(view.unused_addresses.iter().map(|ip| (Suspect::Address(*ip), "no endpoint has it")));
     suspects.extend(view.unused_pools.iter().map(|name| (Suspect::Pool(name.clone()), "no network uses it")));
     if let Some(docker) = &view.docker {

@@ -54,6 +54,12 @@ impl KernelHost {
         Ok(Self { worker, rtnl, sysctl, deletions, flushes, _slow: [deleter, flusher] })
     }
 
+    /// Takes back what [`Host::ensure_next_hops`] may have made, for an uninstall.
+    pub async fn remove_next_hops(&self) -> Result<(), NetError> {
+        let rtnl = self.rtnl.clone();
+        self.worker.run(async move { next_hop::remove(&rtnl).await }).await
+    }
+
     /// Where the sysctls are.
     #[must_use]
     pub fn sysctl_root(&self) -> &std::path::Path {

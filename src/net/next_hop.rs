@@ -95,6 +95,17 @@ async fn add(rtnl: &Rtnl) -> Result<NextHops, NetError> {
     rtnl.ask(add).await?.refusal.map_or(Ok(NextHops::ByUs), |refusal| Err(refusal.into()))
 }
 
+/// Takes our route for the next hops away; that there is none is fine.
+pub(crate) async fn remove(rtnl: &Rtnl) -> Result<(), NetError> {
+    let links = link::decode_all(&rtnl.dump(link::list(), "list interfaces").await?);
+    let Some(lo) = links.iter().find(|link| link.loopback) else { return Ok(()) };
+    let routes = super::kernel::routes_of(rtnl, IpVersion::V4).await?;
+    if !routes.iter().any(|route| is_next_hop_route(route) && route.index == Some(lo.index)) {
+        return Ok(());
+    }
+    refused_unless_absent(rtnl.ask(route::delete(next_hops(), lo.index, &lo.name)).await?)
+}
+
 fn refused_unless_absent(answer: Answer) -> Result<(), NetError> {
     match answer.refusal {
         Some(refusal) if Meaning::of(refusal.errno) != Meaning::NotThere => Err(refusal.into()),

@@ -264,6 +264,9 @@ pub struct InterfaceName {
     /// What its name in the container begins with; the engine adds a number.
     #[serde(rename = "DstPrefix")]
     pub dst_prefix: String,
+    /// Its whole name in the container; engines before 29.8 ignore it.
+    #[serde(rename = "DstName", skip_serializing_if = "String::is_empty")]
+    pub dst_name: String,
 }
 
 /// How a static route leaves.

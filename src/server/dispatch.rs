@@ -123,20 +123,20 @@ async fn run(handler: Arc<dyn Handler>, call: Request, deadline: Instant) -> Res
     let (network, endpoint) = (network.map(short), endpoint.map(short));
     // A handler may panic before it has made its future, too.
     let result = AssertUnwindSafe(async { handler.handle(call).await }).catch_unwind().await;
-    let ms = started.elapsed().as_millis();
+    let ms = format_args!("{:.1}", started.elapsed().as_secs_f64() * 1000.0).to_string();
     let late = (Instant::now() >= deadline).then_some(true);
     match result {
         Ok(Ok(response)) => {
-            log::info!(target: TARGET, network, endpoint, ms, late; "{method} done");
+            log::info!(target: TARGET, network, endpoint, ms:%, late; "{method} done");
             Ok(response)
         }
         Ok(Err(sentence)) => {
-            log::warn!(target: TARGET, network, endpoint, ms, late, err = sentence.as_str(); "{method} failed");
+            log::warn!(target: TARGET, network, endpoint, ms:%, late, err = sentence.as_str(); "{method} failed");
             Err(sentence)
         }
         Err(panic) => {
             let err = panic_text(panic.as_ref());
-            log::error!(target: TARGET, network, endpoint, ms, late, err; "{method} panicked");
+            log::error!(target: TARGET, network, endpoint, ms:%, late, err; "{method} panicked");
             Err(format!("{method} failed inside the plugin: a bug; the plugin's log has the place"))
         }
     }

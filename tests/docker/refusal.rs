@@ -1,7 +1,6 @@
 //! What is refused, and with which words.
 
-use crate::engine::{DRIVER, Engine, IMAGE, wait_for};
-use std::time::Duration;
+use crate::engine::{DRIVER, Engine, IMAGE};
 
 #[test]
 fn a_network_that_cannot_be_is_refused_with_the_reason_and_leaves_nothing() {
@@ -53,19 +52,21 @@ fn a_full_network_says_how_full_it_is_and_works_again_when_one_leaves() {
 }
 
 #[test]
-fn a_wrong_setting_keeps_the_plugin_from_starting_and_the_log_names_it() {
+fn wrong_settings_are_named_all_at_once_in_answer_to_a_command() {
     let Some(engine) = Engine::plain(&[]) else { return };
     engine.docker(&["plugin", "create", DRIVER, &format!("{}/plugin", env!("CARGO_MANIFEST_DIR"))]);
     let wrong = ["CALICO_LIBNETWORK_VETH_MTU=huge", "LOG_LEVEL=loud"];
     engine.docker(&[&["plugin", "set", DRIVER], &wrong[..]].concat());
-    engine.docker_fails(&["plugin", "enable", DRIVER]);
+    engine.docker(&["plugin", "enable", DRIVER]);
+    let create = ["network", "create", "--driver", DRIVER, "--ipam-driver", DRIVER, "web"];
+    let refused = engine.docker_fails(&create);
     let log = engine.daemon_log();
-    for name in ["CALICO_LIBNETWORK_VETH_MTU", "LOG_LEVEL"] {
+    for name in wrong {
+        assert!(refused.contains(name), "the error does not name {name}: {refused}");
         assert!(log.contains(name), "the log does not name {name}");
     }
+    engine.docker(&["plugin", "disable", DRIVER]);
     engine.docker(&["plugin", "set", DRIVER, "CALICO_LIBNETWORK_VETH_MTU=", "LOG_LEVEL=info"]);
-    // The engine may still be at removing the process that died.
-    wait_for("the plugin to be enabled", Duration::from_secs(15), || {
-        engine.try_docker(&["plugin", "enable", DRIVER]).status.success()
-    });
+    engine.docker(&["plugin", "enable", DRIVER]);
+    engine.docker(&create);
 }
