@@ -9,7 +9,7 @@ use super::parts::{self, Parts, Ports, Protocol, RuleError};
 use super::resolved::{Action, PortMatch, PortName, ResolvedRule, RuleList, SetId, SetSpec, SideMatch};
 use crate::model::{Cidr, EntityRule, IpVersion, Rule};
 use crate::selector::Selector;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A list of rules compiled, and what should be said about it.
@@ -32,7 +32,15 @@ pub(super) fn compile(
         let place = format!("{what} rule {}", index + 1);
         compiler.rule(index, rule, &place).map_err(|error| format!("{place}: {error}"))?;
     }
-    let list = RuleList { tier, rules: compiler.rules, sets: compiler.sets.into_values().collect() };
+    let mut list = RuleList { tier, rules: compiler.rules, specs: Vec::new() };
+    // A rule that matches no family left its sets behind.
+    let mentioned: BTreeSet<&SetId> = list.sets().collect();
+    list.specs = compiler
+        .sets
+        .iter()
+        .filter(|(id, _)| mentioned.contains(id))
+        .map(|(_, spec)| Arc::clone(spec))
+        .collect();
     Ok(Compiled { list, warnings: compiler.warnings })
 }
 

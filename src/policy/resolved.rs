@@ -183,14 +183,15 @@ pub struct SideMatch {
 }
 
 impl SideMatch {
+    /// Every set that is mentioned.
+    pub fn sets(&self) -> impl Iterator<Item = &SetId> {
+        let ports = self.ports.named.iter().chain(&self.not_ports.named);
+        self.set.iter().chain(&self.not_set).chain(ports)
+    }
+
     /// Whether an address is compared, so that the rule has a family.
     pub(super) fn has_address(&self) -> bool {
-        !self.nets.is_empty()
-            || !self.not_nets.is_empty()
-            || self.set.is_some()
-            || self.not_set.is_some()
-            || !self.ports.named.is_empty()
-            || !self.not_ports.named.is_empty()
+        !self.nets.is_empty() || !self.not_nets.is_empty() || self.sets().next().is_some()
     }
 }
 
@@ -224,14 +225,19 @@ pub struct RuleList {
     pub tier: Option<Arc<str>>,
     /// The rules.
     pub rules: Vec<ResolvedRule>,
-    /// Every set that the rules mention, once.
-    pub(super) sets: Vec<Arc<SetSpec>>,
+    /// What the sets that the rules mention hold, each once.
+    pub(super) specs: Vec<Arc<SetSpec>>,
 }
 
 impl RuleList {
+    /// Every set that the rules mention, more than once if they do.
+    pub fn sets(&self) -> impl Iterator<Item = &SetId> {
+        self.rules.iter().flat_map(|rule| rule.source.sets().chain(rule.destination.sets()))
+    }
+
     /// A list that denies everything.
     pub(super) fn deny_all(tier: Option<Arc<str>>) -> Self {
-        Self { tier, rules: vec![ResolvedRule::unconditional(Action::Deny)], sets: Vec::new() }
+        Self { tier, rules: vec![ResolvedRule::unconditional(Action::Deny)], specs: Vec::new() }
     }
 }
 

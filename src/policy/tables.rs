@@ -161,10 +161,10 @@ impl RuleLists {
             if old == new {
                 continue;
             }
-            for spec in new.iter().flat_map(|list| &list.sets) {
+            for spec in new.iter().flat_map(|list| &list.specs) {
                 sets.acquire(spec);
             }
-            for spec in old.iter().flat_map(|list| &list.sets) {
+            for spec in old.iter().flat_map(|list| &list.specs) {
                 sets.release(&spec.id);
             }
             if let Some(list) = new {

@@ -14,11 +14,7 @@ pub(super) struct Kernel {
 }
 
 fn sets_of(list: &RuleList) -> BTreeSet<SetId> {
-    let side = |side: &SideMatch| -> Vec<SetId> {
-        let ports = side.ports.named.iter().chain(&side.not_ports.named);
-        side.set.iter().chain(&side.not_set).chain(ports).cloned().collect()
-    };
-    list.rules.iter().flat_map(|rule| [side(&rule.source), side(&rule.destination)]).flatten().collect()
+    list.sets().cloned().collect()
 }
 
 impl Kernel {
