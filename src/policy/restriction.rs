@@ -19,29 +19,79 @@ type Demands = BTreeMap<String, Demand>;
 /// Where an index should look for what a selector matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Among items whose label has one of the values.
-    Values(String, BTreeSet<String>),
-    /// Among items that have the label.
-    Label(String),
-    /// Anywhere.
-    Anywhere,
     /// The selector matches nothing.
     Nowhere,
+    /// In any of these corners.
+    Among(Vec<Corner>),
+    /// Anywhere.
+    Anywhere,
 }
 
-/// The narrowest place: the fewest values of one label, else a label, else anywhere.
-pub(super) fn place(selector: &Selector) -> Place {
-    let Some(demands) = demands(selector) else { return Place::Nowhere };
-    let rank = |demand: &Demand| match demand {
-        Demand::OneOf(values) => values.len(),
-        Demand::Present => usize::MAX,
-    };
-    match demands.into_iter().min_by_key(|(_, demand)| rank(demand)) {
-        None => Place::Anywhere,
-        Some((label, Demand::Present)) => Place::Label(label),
-        Some((_, Demand::OneOf(values))) if values.is_empty() => Place::Nowhere,
-        Some((label, Demand::OneOf(values))) => Place::Values(label, values),
+/// Items that have a label, or one of some values of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Corner {
+    /// The label has one of the values.
+    Values(String, BTreeSet<String>),
+    /// The label is there.
+    Label(String),
+}
+
+impl Place {
+    /// A guess at how much there is to look at.
+    fn size(&self) -> usize {
+        /// A label alone says less than many values of it.
+        const ALL_VALUES: usize = 10_000;
+        let corner = |corner: &Corner| match corner {
+            Corner::Values(_, values) => values.len(),
+            Corner::Label(_) => ALL_VALUES,
+        };
+        match self {
+            Self::Nowhere => 0,
+            Self::Among(corners) => corners.iter().map(corner).sum(),
+            Self::Anywhere => usize::MAX,
+        }
     }
+
+    /// What lies in either place.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nowhere, place) | (place, Self::Nowhere) => place,
+            (Self::Anywhere, _) | (_, Self::Anywhere) => Self::Anywhere,
+            (Self::Among(mut corners), Self::Among(more)) => {
+                for corner in more {
+                    if !corners.contains(&corner) {
+                        corners.push(corner);
+                    }
+                }
+                Self::Among(corners)
+            }
+        }
+    }
+}
+
+/// The narrowest place: of parts that must all match any one's place will do, of alternatives it takes all.
+pub(super) fn place(selector: &Selector) -> Place {
+    let whole = demanded(selector);
+    let parts = match selector {
+        Selector::Or(parts) => parts.iter().map(place).reduce(Place::or),
+        Selector::And(parts) => parts.iter().map(place).min_by_key(Place::size),
+        _ => None,
+    };
+    match parts {
+        Some(parts) if parts.size() < whole.size() => parts,
+        _ => whole,
+    }
+}
+
+/// The narrowest place that one label's demand gives.
+fn demanded(selector: &Selector) -> Place {
+    let Some(demands) = demands(selector) else { return Place::Nowhere };
+    let corners = demands.into_iter().map(|(label, demand)| match demand {
+        Demand::OneOf(values) if values.is_empty() => Place::Nowhere,
+        Demand::OneOf(values) => Place::Among(vec![Corner::Values(label, values)]),
+        Demand::Present => Place::Among(vec![Corner::Label(label)]),
+    });
+    corners.min_by_key(Place::size).unwrap_or(Place::Anywhere)
 }
 
 /// Every label name that the selector's answer can depend on.
@@ -129,25 +179,42 @@ mod tests {
     }
 
     fn values(label: &str, values: &[&str]) -> Place {
-        Place::Values(label.to_owned(), values.iter().map(|v| (*v).to_owned()).collect())
+        Place::Among(vec![corner(label, values)])
+    }
+
+    fn corner(label: &str, values: &[&str]) -> Corner {
+        Corner::Values(label.to_owned(), values.iter().map(|v| (*v).to_owned()).collect())
+    }
+
+    fn label(name: &str) -> Place {
+        Place::Among(vec![Corner::Label(name.to_owned())])
     }
 
     #[test]
     fn the_narrowest_demand_is_the_place() {
         assert_eq!(place_of("a == 'x'"), values("a", &["x"]));
         assert_eq!(place_of("a in {'x', 'y'} && b == 'z'"), values("b", &["z"]));
-        assert_eq!(place_of("has(a) && !has(b)"), Place::Label("a".to_owned()));
+        assert_eq!(place_of("has(a) && !has(b)"), label("a"));
         assert_eq!(place_of("a == 'x' || a == 'y'"), values("a", &["x", "y"]));
-        assert_eq!(place_of("a == 'x' || has(a)"), Place::Label("a".to_owned()));
-        assert_eq!(place_of("a starts with 'x'"), Place::Label("a".to_owned()));
+        assert_eq!(place_of("a == 'x' || has(a)"), label("a"));
+        assert_eq!(place_of("a starts with 'x'"), label("a"));
         assert_eq!(place_of("has(a) && a in {'x', 'y'}"), values("a", &["x", "y"]));
     }
 
     #[test]
     fn a_selector_that_absent_labels_can_match_is_anywhere() {
-        for text in ["all()", "a != 'x'", "a not in {'x'}", "!has(a)", "!a == 'x'", "a == 'x' || b == 'y'"] {
+        for text in ["all()", "a != 'x'", "a not in {'x'}", "!has(a)", "!a == 'x'", "a == 'x' || !has(b)"] {
             assert_eq!(place_of(text), Place::Anywhere, "{text}");
         }
+    }
+
+    #[test]
+    fn alternatives_are_in_several_corners() {
+        let both = Place::Among(vec![corner("a", &["x"]), corner("b", &["y"])]);
+        assert_eq!(place_of("a == 'x' || b == 'y'"), both);
+        assert_eq!(place_of("(a == 'x' || b == 'y') && has(c)"), both);
+        assert_eq!(place_of("(a == 'x' || b == 'y') && c == 'z'"), values("c", &["z"]));
+        assert_eq!(place_of("a == 'x' || b == 'y' || a == 'x'"), both);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::changes::SetChange;
 use super::item::Item;
 use super::label_index::{ItemNumber, LabelIndex, Labels, SelectorNumber};
-use super::members::{Element, Members};
+use super::members::Members;
 use super::resolved::{SetId, SetSpec};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -63,14 +63,20 @@ impl Sets {
         }
     }
 
-    /// What one item adds to a set and what it takes from it. Adding first keeps what stays from flickering.
+    /// What one item adds to a set and what it takes from it; what is in both is left alone.
     fn contribute(&mut self, selector: SelectorNumber, add: Option<&Item>, remove: Option<&Item>) {
         let Some(set) = self.sets.get_mut(&selector) else { return };
-        for element in add.map(|item| item.members(&set.spec)).unwrap_or_default() {
-            set.members.add(element);
+        let members = |item: Option<&Item>| item.map(|item| item.members(&set.spec)).unwrap_or_default();
+        let (add, remove) = (members(add), members(remove));
+        for element in &add {
+            if remove.binary_search(element).is_err() {
+                set.members.add(*element);
+            }
         }
-        for element in remove.map(|item| item.members(&set.spec)).unwrap_or_default() {
-            set.members.remove(element);
+        for element in &remove {
+            if add.binary_search(element).is_err() {
+                set.members.remove(*element);
+            }
         }
         self.dirty.insert(selector);
     }
@@ -137,7 +143,7 @@ impl Sets {
     pub(super) fn snapshot(&self) -> BTreeMap<SetId, SetChange> {
         let told = self.sets.values().filter(|set| set.told);
         told.map(|set| {
-            let added: Vec<Element> = set.members.shown().iter().copied().collect();
+            let added = set.members.shown();
             let change = SetChange { kind: set.spec.kind(), new: true, added, removed: Vec::new() };
             (set.spec.id.clone(), change)
         })
