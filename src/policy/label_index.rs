@@ -4,7 +4,7 @@
 //! [`Place`], so an item is shown only to selectors that could match it, and a changed item only to those of them
 //! that mention a changed label; a new selector looks only at the items in its place.
 
-use super::restriction::{self, Corner, Place};
+use super::restriction::{self, Demand, Place};
 use crate::selector::Selector;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -163,19 +163,19 @@ impl LabelIndex {
         let matches = |item: &ItemNumber| {
             self.items.get(item).is_some_and(|entry| selector.matches(&entry.labels)).then_some(*item)
         };
-        let corners = match place {
+        let demands = match place {
             Place::Nowhere => return BTreeSet::new(),
             Place::Anywhere => return self.items.keys().filter_map(matches).collect(),
-            Place::Among(corners) => corners,
+            Place::Among(demands) => demands,
         };
         let mut found = BTreeSet::new();
-        for corner in corners {
-            match corner {
-                Corner::Label(label) => {
+        for (label, demand) in demands {
+            match demand {
+                Demand::Present => {
                     let values = self.items_by_label.get(label).into_iter().flat_map(HashMap::values);
                     found.extend(values.flatten().filter_map(matches));
                 }
-                Corner::Values(label, values) => {
+                Demand::OneOf(values) => {
                     let Some(items) = self.items_by_label.get(label) else { continue };
                     found.extend(values.iter().filter_map(|it| items.get(it)).flatten().filter_map(matches));
                 }
@@ -195,20 +195,20 @@ impl LabelIndex {
     }
 
     fn file_selector(&mut self, number: SelectorNumber, place: &Place) {
-        let corners = match place {
+        let demands = match place {
             Place::Nowhere => return,
             Place::Anywhere => {
                 self.selectors_anywhere.insert(number);
                 return;
             }
-            Place::Among(corners) => corners,
+            Place::Among(demands) => demands,
         };
-        for corner in corners {
-            match corner {
-                Corner::Label(label) => {
+        for (label, demand) in demands {
+            match demand {
+                Demand::Present => {
                     self.selectors_by_label.entry(label.clone()).or_default().insert(number);
                 }
-                Corner::Values(label, values) => {
+                Demand::OneOf(values) => {
                     let filed = self.selectors_by_value.entry(label.clone()).or_default();
                     for value in values {
                         filed.entry(value.clone()).or_default().insert(number);
@@ -219,17 +219,17 @@ impl LabelIndex {
     }
 
     fn unfile_selector(&mut self, number: SelectorNumber, place: &Place) {
-        let corners = match place {
+        let demands = match place {
             Place::Nowhere => return,
             Place::Anywhere => {
                 self.selectors_anywhere.remove(&number);
                 return;
             }
-            Place::Among(corners) => corners,
+            Place::Among(demands) => demands,
         };
-        for corner in corners {
-            match corner {
-                Corner::Label(label) => {
+        for (label, demand) in demands {
+            match demand {
+                Demand::Present => {
                     if let Some(numbers) = self.selectors_by_label.get_mut(label) {
                         numbers.remove(&number);
                         if numbers.is_empty() {
@@ -237,7 +237,7 @@ impl LabelIndex {
                         }
                     }
                 }
-                Corner::Values(label, values) => {
+                Demand::OneOf(values) => {
                     for value in values {
                         discard(&mut self.selectors_by_value, label, value, number);
                     }

@@ -47,6 +47,55 @@ pub(super) struct Members {
 }
 
 impl Members {
+    /// One more source for each of some members, one less for each of others; both sorted.
+    pub(super) fn apply(&mut self, add: &[Element], remove: &[Element]) {
+        /// Below this, and as long as they are few beside what is there, members go in and out one by one.
+        const FEW: usize = 1_000;
+        let much = add.len() + remove.len();
+        if much > FEW && much > self.counts.len() / 8 {
+            return self.apply_at_once(add, remove);
+        }
+        for element in add {
+            self.add(*element);
+        }
+        for element in remove {
+            self.remove(*element);
+        }
+    }
+
+    /// Looks at every member once instead of searching for each that moves.
+    fn apply_at_once(&mut self, add: &[Element], remove: &[Element]) {
+        let before = self.changes.is_some().then(|| self.shown());
+        let mut new = BTreeMap::new();
+        for element in add {
+            match self.counts.get_mut(element) {
+                Some(count) => *count += 1,
+                None => {
+                    new.insert(*element, 1);
+                }
+            }
+        }
+        self.counts.append(&mut new);
+        self.counts.retain(|element, count| {
+            *count = count.saturating_sub(u32::from(remove.binary_search(element).is_ok()));
+            *count > 0
+        });
+        self.lengths.clear();
+        for element in self.counts.keys() {
+            if let Element::Net(net) = element {
+                *self.lengths.entry((net.version(), net.prefix_len())).or_default() += 1;
+            }
+        }
+        let Some(before) = before else { return };
+        let after = self.shown();
+        for element in before.iter().filter(|element| after.binary_search(element).is_err()) {
+            self.note(*element, false);
+        }
+        for element in after.iter().filter(|element| before.binary_search(element).is_err()) {
+            self.note(*element, true);
+        }
+    }
+
     /// One more source for a member.
     pub(super) fn add(&mut self, element: Element) {
         if let Some(count) = self.counts.get_mut(&element) {
@@ -215,6 +264,26 @@ mod tests {
         members.add(net("10.0.0.0/24"));
         members.remove(net("10.0.0.0/24"));
         assert_eq!(members.take_changes(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn many_members_at_once_are_the_same_as_one_by_one() {
+        let host = |bits| Element::Net(Cidr::host(IpAddr::V4(Ipv4Addr::from_bits(bits))));
+        let many: Vec<Element> = (0x0a00_0000..0x0a00_1000).map(host).collect();
+        let wide = [net("10.0.0.0/24"), net("10.0.1.0/25")];
+        let steps: [(&[Element], &[Element]); 5] =
+            [(&wide, &[]), (&many, &[]), (&[], &wide[..1]), (&many[..2000], &wide[1..]), (&[], &many)];
+        let (mut at_once, mut one_by_one) = (Members::default(), Members::default());
+        at_once.take_changes();
+        one_by_one.take_changes();
+        for (add, remove) in steps {
+            at_once.apply_at_once(add, remove);
+            add.iter().for_each(|element| one_by_one.add(*element));
+            remove.iter().for_each(|element| one_by_one.remove(*element));
+            assert_eq!(at_once.take_changes(), one_by_one.take_changes());
+            assert_eq!((&at_once.counts, &at_once.lengths), (&one_by_one.counts, &one_by_one.lengths));
+        }
+        assert_eq!(at_once.counts.len(), 2000);
     }
 
     proptest! {

@@ -13,27 +13,18 @@ pub(super) enum Demand {
     OneOf(BTreeSet<String>),
 }
 
-/// Demands by label name; all of them hold for whatever the selector matches.
-type Demands = BTreeMap<String, Demand>;
+/// Demands by label name.
+pub(super) type Demands = BTreeMap<String, Demand>;
 
 /// Where an index should look for what a selector matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     /// The selector matches nothing.
     Nowhere,
-    /// In any of these corners.
-    Among(Vec<Corner>),
+    /// Among items that meet any of these demands.
+    Among(Demands),
     /// Anywhere.
     Anywhere,
-}
-
-/// Items that have a label, or one of some values of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Corner {
-    /// The label has one of the values.
-    Values(String, BTreeSet<String>),
-    /// The label is there.
-    Label(String),
 }
 
 impl Place {
@@ -41,13 +32,13 @@ impl Place {
     fn size(&self) -> usize {
         /// A label alone says less than many values of it.
         const ALL_VALUES: usize = 10_000;
-        let corner = |corner: &Corner| match corner {
-            Corner::Values(_, values) => values.len(),
-            Corner::Label(_) => ALL_VALUES,
+        let one = |demand: &Demand| match demand {
+            Demand::OneOf(values) => values.len(),
+            Demand::Present => ALL_VALUES,
         };
         match self {
             Self::Nowhere => 0,
-            Self::Among(corners) => corners.iter().map(corner).sum(),
+            Self::Among(demands) => demands.values().map(one).sum(),
             Self::Anywhere => usize::MAX,
         }
     }
@@ -57,15 +48,28 @@ impl Place {
         match (self, other) {
             (Self::Nowhere, place) | (place, Self::Nowhere) => place,
             (Self::Anywhere, _) | (_, Self::Anywhere) => Self::Anywhere,
-            (Self::Among(mut corners), Self::Among(more)) => {
-                for corner in more {
-                    if !corners.contains(&corner) {
-                        corners.push(corner);
-                    }
+            (Self::Among(mut any), Self::Among(more)) => {
+                for (label, demand) in more {
+                    let joined = match any.remove(&label) {
+                        Some(known) => weaker(known, demand),
+                        None => demand,
+                    };
+                    any.insert(label, joined);
                 }
-                Self::Among(corners)
+                Self::Among(any)
             }
         }
+    }
+}
+
+/// What holds if either demand does.
+fn weaker(one: Demand, other: Demand) -> Demand {
+    match (one, other) {
+        (Demand::OneOf(mut values), Demand::OneOf(more)) => {
+            values.extend(more);
+            Demand::OneOf(values)
+        }
+        _ => Demand::Present,
     }
 }
 
@@ -86,12 +90,11 @@ pub(super) fn place(selector: &Selector) -> Place {
 /// The narrowest place that one label's demand gives.
 fn demanded(selector: &Selector) -> Place {
     let Some(demands) = demands(selector) else { return Place::Nowhere };
-    let corners = demands.into_iter().map(|(label, demand)| match demand {
+    let places = demands.into_iter().map(|(label, demand)| match demand {
         Demand::OneOf(values) if values.is_empty() => Place::Nowhere,
-        Demand::OneOf(values) => Place::Among(vec![Corner::Values(label, values)]),
-        Demand::Present => Place::Among(vec![Corner::Label(label)]),
+        demand => Place::Among(Demands::from([(label, demand)])),
     });
-    corners.min_by_key(Place::size).unwrap_or(Place::Anywhere)
+    places.min_by_key(Place::size).unwrap_or(Place::Anywhere)
 }
 
 /// Every label name that the selector's answer can depend on.
@@ -160,12 +163,9 @@ fn both(mut all: Demands, more: Demands) -> Demands {
 fn either(one: Demands, mut other: Demands) -> Demands {
     let mut common = Demands::new();
     for (label, demand) in one {
-        let joined = match (demand, other.remove(&label)) {
-            (_, None) => continue,
-            (Demand::OneOf(a), Some(Demand::OneOf(b))) => Demand::OneOf(a.union(&b).cloned().collect()),
-            _ => Demand::Present,
-        };
-        common.insert(label, joined);
+        if let Some(same) = other.remove(&label) {
+            common.insert(label, weaker(demand, same));
+        }
     }
     common
 }
@@ -179,15 +179,15 @@ mod tests {
     }
 
     fn values(label: &str, values: &[&str]) -> Place {
-        Place::Among(vec![corner(label, values)])
+        Place::Among(Demands::from([one_of(label, values)]))
     }
 
-    fn corner(label: &str, values: &[&str]) -> Corner {
-        Corner::Values(label.to_owned(), values.iter().map(|v| (*v).to_owned()).collect())
+    fn one_of(label: &str, values: &[&str]) -> (String, Demand) {
+        (label.to_owned(), Demand::OneOf(values.iter().map(|v| (*v).to_owned()).collect()))
     }
 
     fn label(name: &str) -> Place {
-        Place::Among(vec![Corner::Label(name.to_owned())])
+        Place::Among(Demands::from([(name.to_owned(), Demand::Present)]))
     }
 
     #[test]
@@ -209,12 +209,14 @@ mod tests {
     }
 
     #[test]
-    fn alternatives_are_in_several_corners() {
-        let both = Place::Among(vec![corner("a", &["x"]), corner("b", &["y"])]);
+    fn alternatives_are_among_each_of_their_labels() {
+        let both = Place::Among(Demands::from([one_of("a", &["x"]), one_of("b", &["y"])]));
         assert_eq!(place_of("a == 'x' || b == 'y'"), both);
         assert_eq!(place_of("(a == 'x' || b == 'y') && has(c)"), both);
         assert_eq!(place_of("(a == 'x' || b == 'y') && c == 'z'"), values("c", &["z"]));
         assert_eq!(place_of("a == 'x' || b == 'y' || a == 'x'"), both);
+        let wide = Place::Among(Demands::from([("a".to_owned(), Demand::Present), one_of("b", &["y"])]));
+        assert_eq!(place_of("a == 'x' || b == 'y' || has(a)"), wide);
     }
 
     #[test]

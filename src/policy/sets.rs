@@ -3,7 +3,7 @@
 use super::changes::SetChange;
 use super::item::Item;
 use super::label_index::{ItemNumber, LabelIndex, Labels, SelectorNumber};
-use super::members::Members;
+use super::members::{Element, Members};
 use super::resolved::{SetId, SetSpec};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -67,17 +67,11 @@ impl Sets {
     fn contribute(&mut self, selector: SelectorNumber, add: Option<&Item>, remove: Option<&Item>) {
         let Some(set) = self.sets.get_mut(&selector) else { return };
         let members = |item: Option<&Item>| item.map(|item| item.members(&set.spec)).unwrap_or_default();
-        let (add, remove) = (members(add), members(remove));
-        for element in &add {
-            if remove.binary_search(element).is_err() {
-                set.members.add(*element);
-            }
-        }
-        for element in &remove {
-            if add.binary_search(element).is_err() {
-                set.members.remove(*element);
-            }
-        }
+        let (come, gone) = (members(add), members(remove));
+        let only = |list: &[Element], other: &[Element]| -> Vec<Element> {
+            list.iter().filter(|element| other.binary_search(element).is_err()).copied().collect()
+        };
+        set.members.apply(&only(&come, &gone), &only(&gone, &come));
         self.dirty.insert(selector);
     }
 
@@ -91,9 +85,7 @@ impl Sets {
         self.next = self.next.wrapping_add(1);
         let mut members = Members::default();
         for item in self.index.add_selector(number, spec.selector.clone()) {
-            for element in self.items.get(&item).map(|item| item.members(spec)).unwrap_or_default() {
-                members.add(element);
-            }
+            members.apply(&self.items.get(&item).map(|item| item.members(spec)).unwrap_or_default(), &[]);
         }
         self.numbers.insert(spec.id.clone(), number);
         self.sets.insert(number, ActiveSet { spec: Arc::clone(spec), users: 1, members, told: false });
