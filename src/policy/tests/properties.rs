@@ -1,6 +1,7 @@
 //! For any sequence of updates: what the changes add up to is what a graph would say that was told only the end.
 
 use super::kernel::Kernel;
+use super::oracle::Oracle;
 use crate::model::key::RESOURCE_ROOT;
 use crate::policy::*;
 use proptest::prelude::*;
@@ -224,6 +225,38 @@ proptest! {
         }
         kernel.apply(&graph.flush());
         prop_assert_eq!(kernel, Kernel::default());
+    }
+
+    #[test]
+    fn decisions_are_those_that_the_documents_alone_give(entries in prop::collection::vec(entry(), 10..45)) {
+        let mut graph = Graph::new("here");
+        let mut docs: BTreeMap<String, Value> = BTreeMap::new();
+        for entry in entries.iter().filter(|(_, value)| !matches!(value, Some(Value::String(_)))) {
+            graph.update(update(entry));
+            match &entry.1 {
+                Some(doc) => docs.insert(entry.0.clone(), doc.clone()),
+                None => docs.remove(&entry.0),
+            };
+        }
+        graph.flush();
+        let oracle = Oracle::new(docs);
+        let addresses = [["10.0.0.1", "10.0.0.2", "10.0.0.3", "192.0.2.1"], ["fd00::1", "fd00::2", "fd01::1", "fd00::3"]];
+        for (source, destination) in addresses.iter().flat_map(|of| of.iter().flat_map(|s| of.iter().map(move |d| (s, d)))) {
+            let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+            for (protocol, port) in [(6, 80), (6, 97), (17, 53), (17, 81), (132, 99), (6, 7)] {
+                for source_port in [80, 40_000] {
+                    let flow = Flow { source_port, ..Flow::new(source, destination, protocol, port) };
+                    let trace = graph.trace(&flow);
+                    for (decision, address, direction) in
+                        [(trace.egress, source, "egress"), (trace.ingress, destination, "ingress")]
+                    {
+                        let decided = decision.as_ref().filter(|it| it.node == "here").map(|it| it.allowed);
+                        let expected = oracle.decide(address, direction, &flow);
+                        prop_assert_eq!(decided, expected, "{:?} {:?} {:?}", direction, flow, decision);
+                    }
+                }
+            }
+        }
     }
 
     #[test]
