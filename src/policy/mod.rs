@@ -22,6 +22,7 @@ mod inherit;
 mod item;
 mod label_index;
 mod locals;
+mod log_prefix;
 mod members;
 mod parts;
 mod policies;
@@ -39,6 +40,7 @@ pub use evaluate::{Decision, Flow, Reason, RuleRef, Trace};
 pub use explain::{DirectionExplanation, Explanation, ListExplanation, StandIn, TierExplanation};
 pub use graph::Graph;
 pub use inherit::LabelOrigin;
+pub use log_prefix::log_prefix;
 pub use members::{Element, PortMember};
 pub use resolved::{
     Action, Direction, IcmpMatch, PortMatch, PortRange, ResolvedRule, RuleList, RuleListId, SetId, SetKind,
