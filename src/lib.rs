@@ -5,10 +5,10 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`model`] | what Calico stores: keys, JSON, ids, prefixes (pure) |
-//! | [`selector`] | Calico's selector language (pure) |
 //! | [`protocol`] | Docker's plugin protocol: twenty calls and their JSON (pure) |
 //! | [`policy`] | what Calico policy says about each endpoint of this node (pure) |
 //! | [`store`] | the datastore seam and its backends |
+//! | [`selector`] | Calico's selector language (pure) |
 //! | [`ipam`] | Calico block IPAM over the store |
 //! | [`net`] | links, routes, neighbours, sysctls of the host |
 //! | [`nft`] | nf_tables over netlink |
@@ -23,8 +23,22 @@
 //!
 //! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
 
+pub mod app;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod dataplane;
+pub mod docker;
+pub mod driver;
+pub mod gc;
+pub mod ipam;
+pub mod logging;
 pub mod model;
+pub mod net;
+pub mod nft;
 pub mod policy;
 pub mod protocol;
 pub mod selector;
+pub mod server;
 pub mod store;
+pub mod task;

@@ -1,3 +1,7 @@
 //! The plugin's binary: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    calico_libnetwork::cli::run()
+}

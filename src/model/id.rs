@@ -154,7 +154,7 @@ impl NodeName {
         check(
             "node name",
             text,
-            is_dns_subdomain(text),
+            is_resource_name(text),
             "lower case alphanumeric characters, '-' or '.' expected",
         )?;
         Ok(Self(text.to_owned()))
@@ -190,7 +190,8 @@ impl IfaceName {
 }
 
 /// True for a lower-case DNS subdomain of at most 253 characters, the form of every Calico resource name.
-pub(crate) fn is_dns_subdomain(text: &str) -> bool {
+#[must_use]
+pub fn is_resource_name(text: &str) -> bool {
     let label = |part: &str| {
         let inner = part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         !part.is_empty() && inner && !part.starts_with('-') && !part.ends_with('-')

@@ -5,7 +5,7 @@
 //! datastore.
 
 use super::meta::Kind;
-use super::{Cidr, HandleId, IpVersion, NetworkId, NodeName};
+use super::{Cidr, EndpointId, HandleId, IpVersion, NetworkId, NodeName};
 
 /// Everything that Calico owns.
 pub const CALICO_ROOT: &str = "/calico/";
@@ -104,6 +104,24 @@ pub fn network(id: &NetworkId) -> String {
 #[must_use]
 pub fn networks() -> String {
     format!("{LOCAL_ROOT}network/")
+}
+
+/// The published ports of one endpoint of this node.
+#[must_use]
+pub fn ports(id: &EndpointId) -> String {
+    format!("{}{id}", all_ports())
+}
+
+/// Prefix of the published ports of all endpoints of this node.
+#[must_use]
+pub fn all_ports() -> String {
+    format!("{LOCAL_ROOT}ports/")
+}
+
+/// The endpoint whose published ports a key holds.
+#[must_use]
+pub fn parse_ports(key: &str) -> Option<EndpointId> {
+    EndpointId::new(key.strip_prefix(&all_ports())?).ok()
 }
 
 #[cfg(test)]

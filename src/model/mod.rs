@@ -29,7 +29,7 @@ pub use cluster::{ClusterInformationSpec, TierSpec};
 pub use endpoint::{WorkloadEndpointSpec, endpoint_name, endpoint_name_prefix, parse_endpoint_name};
 pub use handle::IpamHandle;
 pub use host_endpoint::{EndpointPort, HostEndpointSpec};
-pub use id::{EndpointId, HandleId, IdError, IfaceName, MacAddress, NetworkId, NodeName};
+pub use id::{EndpointId, HandleId, IdError, IfaceName, MacAddress, NetworkId, NodeName, is_resource_name};
 pub use ipam_config::IpamConfig;
 pub use meta::{Kind, ObjectMeta, Resource};
 pub use network_set::{GlobalNetworkSetSpec, NetworkSetSpec};

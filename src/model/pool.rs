@@ -98,7 +98,7 @@ impl IpPoolSpec {
     /// Prefix length of a block, with Calico's default of 26 or 122.
     #[must_use]
     pub fn block_size(&self) -> u8 {
-        self.block_size.filter(|size| *size != 0).unwrap_or(match self.cidr.version() {
+        self.block_size.filter(|size| *size != 0).unwrap_or_else(|| match self.cidr.version() {
             IpVersion::V4 => 26,
             IpVersion::V6 => 122,
         })

@@ -5,6 +5,7 @@
 
 mod ipam;
 mod network;
+mod request;
 
 pub use ipam::{
     AddressAnswer, AddressSpaces, IpamCapabilities, PoolAnswer, ReleaseAddress, ReleasePool, RequestAddress,
@@ -127,13 +128,21 @@ pub fn decode(path: &str, body: &[u8]) -> Result<Request, DecodeError> {
         "/IpamDriver.ReleasePool" => Request::ReleasePool(arguments("ReleasePool", body)?),
         "/IpamDriver.RequestAddress" => Request::RequestAddress(arguments("RequestAddress", body)?),
         "/IpamDriver.ReleaseAddress" => Request::ReleaseAddress(arguments("ReleaseAddress", body)?),
-        unknown => return Err(DecodeError::UnknownMethod(unknown.trim_start_matches('/').to_owned())),
+        unknown => {
+            // Long enough for any method there ever was: whatever it is, it ends up in a log line.
+            let name = unknown.trim_start_matches('/').chars().take(80).collect();
+            return Err(DecodeError::UnknownMethod(name));
+        }
     })
 }
 
 fn arguments<T: DeserializeOwned>(method: &'static str, body: &[u8]) -> Result<T, DecodeError> {
     if body.trim_ascii().is_empty() {
         return Err(DecodeError::EmptyBody(method));
+    }
+    // serde would take an array for a struct, field by field, and an empty one for a call without arguments.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(DecodeError::BadBody { method, why: "a JSON object is expected".to_owned() });
     }
     serde_json::from_slice(body).map_err(|error| DecodeError::BadBody { method, why: error.to_string() })
 }

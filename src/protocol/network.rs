@@ -264,6 +264,9 @@ pub struct InterfaceName {
     /// What its name in the container begins with; the engine adds a number.
     #[serde(rename = "DstPrefix")]
     pub dst_prefix: String,
+    /// Its whole name in the container; engines before 29.8 ignore it.
+    #[serde(rename = "DstName", skip_serializing_if = "String::is_empty")]
+    pub dst_name: String,
 }
 
 /// How a static route leaves.
@@ -362,7 +365,7 @@ pub struct DiscoveryData {
     /// The node's address.
     #[serde(deserialize_with = "null_as_default")]
     pub address: String,
-    /// Given for the own node only.
+    /// Filled for the own node only; engines 20.10 and 29 send the key for others, too, empty.
     #[serde(deserialize_with = "null_as_default")]
     pub bind_address: String,
     /// Whether it is the own node.

@@ -1,6 +1,6 @@
 //! Calico's selector language: which labelled things a policy, a rule or a pool means.
 //!
-//! Pure. [`Selector::parse`] reads the text ([`lexer`] makes tokens, [`parser`] a tree), [`Selector::matches`] asks
+//! Pure. [`Selector::parse`] reads the text (`lexer` makes tokens, `parser` a tree), [`Selector::matches`] asks
 //! the tree about a set of labels, and its `Display` is the canonical form, equal for selectors that were only
 //! written differently. Facts are those of Calico's `libcalico-go/lib/selector/{tokenizer,parser}`.
 //!

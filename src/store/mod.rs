@@ -1,17 +1,34 @@
 //! The datastore seam: four verbs over keys and bytes, and a revision that orders every change.
 //!
-//! Semantics are etcd's, because etcd is one of the backends: one global revision that grows with each commit, a
+//! Semantics are etcd's, because [`etcd`] is one of the backends: one global revision that grows with each commit, a
 //! key's revision is that of its last change, a transaction applies all of its operations or none, a watch resumes
-//! after any revision that has not been compacted. [`memory`] and [`embedded`] give the same.
+//! after any revision that has not been compacted. [`memory`] and [`embedded`] give the same; `tests/store.rs` holds
+//! all of them against one suite.
 //!
 //! Callers use [`typed`] for documents and [`retry`] for compare-and-swap loops.
+//!
+//! ```text
+//! faulty: a test double in front of any of these
+//!    memory        embedded ---- writer thread ---- state file (redb)        etcd ---- the cluster's etcd
+//!          \       /
+//!           mirror: a state behind a lock, and its watches; draft: transactions on top of a state
+//! ```
 
+mod draft;
 pub mod embedded;
+pub mod etcd;
+pub mod faulty;
 pub mod memory;
+mod mirror;
 pub mod retry;
+mod state;
 mod txn;
 pub mod typed;
 
+pub use embedded::EmbeddedStore;
+pub use etcd::{EtcdOptions, EtcdStore};
+pub use faulty::FaultyStore;
+pub use memory::MemoryStore;
 pub use txn::{Guard, Op, Txn};
 
 use bytes::Bytes;
@@ -106,11 +123,17 @@ pub enum StoreError {
         /// What the backend said.
         why: String,
     },
-    /// The value under a key is not what it should be.
-    #[error("the value of {key} cannot be read: {why}")]
+    /// The value under a key, or the file that holds all of them, is not what it should be.
+    #[error("{key} cannot be read: {why}")]
     Corrupt {
-        /// The key.
+        /// The key; for damage of a whole state file, its name.
         key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The transaction can never be applied, whatever the store holds: a mistake of the caller.
+    #[error("the transaction is malformed: {why}")]
+    Invalid {
         /// What is wrong with it.
         why: String,
     },

@@ -1,7 +1,8 @@
 //! A guarded transaction: conditions on keys, and what to do if all of them hold.
 
-use super::Revision;
+use super::{Revision, StoreError};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 
 /// A condition on one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,10 @@ pub struct Txn {
 }
 
 impl Txn {
+    /// The most operations, and the most guards, of one transaction: etcd's default `--max-txn-ops`. All backends
+    /// hold it, so that what works with one works with all.
+    pub const MAX_OPS: usize = 128;
+
     /// An empty transaction.
     #[must_use]
     pub fn new() -> Self {
@@ -112,5 +117,21 @@ impl Txn {
     pub fn guard(mut self, guard: Guard) -> Self {
         self.guards.push(guard);
         self
+    }
+    /// Refuses what etcd would refuse, in every backend: an empty key, a key changed twice, too many operations.
+    pub(super) fn validate(&self) -> Result<(), StoreError> {
+        let invalid = |why| Err(StoreError::Invalid { why });
+        let longest = self.guards.len().max(self.ops.len());
+        if longest > Self::MAX_OPS {
+            return invalid(format!("{longest} operations or guards; at most {} are allowed", Self::MAX_OPS));
+        }
+        if self.guards.iter().map(Guard::key).chain(self.ops.iter().map(Op::key)).any(str::is_empty) {
+            return invalid("a key is empty".to_owned());
+        }
+        let mut changed = BTreeSet::new();
+        match self.ops.iter().find(|op| !changed.insert(op.key())) {
+            Some(twice) => invalid(format!("{} is changed more than once", twice.key())),
+            None => Ok(()),
+        }
     }
 }

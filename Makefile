@@ -1,0 +1,69 @@
+# Thin: what cargo or a script can do is done there. `make help` lists the targets.
+export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin
+
+ARCH := $(shell uname -m)
+TARGET := $(ARCH)-unknown-linux-musl
+BINARY := target/$(TARGET)/release/calico-libnetwork
+SIZE_BUDGET := 12582912
+export CC_$(subst -,_,$(TARGET)) ?= cc
+
+# Name under which the engine knows the plugin, and its settings: make install SET="LOG_LEVEL=debug NODENAME=n1"
+PLUGIN ?= calico:latest
+SET ?=
+
+# 0 leaves the iptables-legacy program out of the root file system.
+export WITH_IPTABLES_LEGACY ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo test lint fmt bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="	" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+setup: ## install what building, running and testing need and this machine lacks
+	@tools/setup.sh
+
+binary: ## build the static binary
+	@tools/setup.sh build
+	cargo build --release --locked --target $(TARGET) --bin calico-libnetwork
+
+check-binary: binary ## see that the binary is static, runs in an empty root and keeps its size
+	@tools/check-binary.sh $(BINARY) $(SIZE_BUDGET)
+
+rootfs: binary ## fill plugin/ with the root file system and config.json
+	@tools/setup.sh run
+	@rootfs-build/assemble.sh $(BINARY)
+
+plugin: check-binary rootfs ## build and check all that `docker plugin create` takes
+
+install: plugin ## install the plugin in the running Docker Engine and enable it (PLUGIN=name:tag, SET="NAME=value ...")
+	@tools/install.sh $(PLUGIN) $(SET)
+
+upgrade: plugin ## replace the installed plugin by this build; networks, state, settings and running containers stay
+	@tools/upgrade.sh $(PLUGIN)
+
+uninstall: ## remove the plugin, its state and all it left on this host from the running Docker Engine
+	@tools/uninstall.sh $(PLUGIN)
+
+demo: plugin ## show it: networks, containers, traffic over IPv4 and IPv6; removes every trace
+	@tools/demo.sh
+
+test: plugin ## all tests
+	@tools/setup.sh
+	cargo test --locked
+
+lint: ## formatting, clippy and documentation, warnings refused
+	@tools/setup.sh build
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --document-private-items
+
+fmt: ## format the code
+	cargo fmt
+
+bench: plugin ## measure container starts, time to socket, memory and sizes, and print them as a table
+	@bench/run.sh
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf plugin/rootfs plugin/config.json

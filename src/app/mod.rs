@@ -1,0 +1,116 @@
+//! The composition root: binds the sockets, builds the parts, starts the tasks, waits, drains.
+//!
+//! ```text
+//! bind sockets -> serve (calls wait at the gate) -> open store -> prepare cluster, kernel, drivers -> gate opens
+//!                                                                                    \-> background tasks
+//! ```
+//!
+//! A task that ends by itself ends the process (exit code 70): dockerd starts the plugin again, which reads everything
+//! back. At the stop the kernel's state stays, so that a restart of the plugin cuts no traffic.
+
+mod firewall;
+mod gate;
+mod node_name;
+mod start;
+mod tasks;
+
+pub use node_name::node_name;
+pub(crate) use start::{dataplane_options, open_local, open_store};
+
+use crate::config::Config;
+use crate::dataplane::Dataplane;
+use crate::server::{self, Server, ServerError};
+use crate::task::{Supervisor, TaskError};
+use gate::Gate;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// dockerd kills a plugin 10 s after SIGTERM; calls in flight get 5 s of it, the rest is for the other tasks.
+const STOP: Duration = Duration::from_secs(8);
+
+/// Why the daemon cannot start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// No socket could be bound.
+    #[error("no plugin socket can be served: {0}")]
+    Sockets(ServerError),
+    /// No name for this node.
+    #[error("find out this node's name: {0}; set NODENAME")]
+    NodeName(String),
+    /// The system refuses a signal handler.
+    #[error("wait for signals: {0}")]
+    Signals(std::io::Error),
+    /// A task ended that must not.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// Binds the managed plugin's socket and, if wanted, the Go plugin's names. One that cannot be bound is logged; there
+/// must be one that can.
+pub fn bind(config: &Config) -> Result<Server, AppError> {
+    let mut server =
+        Server::new(server::Options { deadline: config.request_timeout, ..server::Options::default() });
+    let mut refused = None;
+    let mut bound = 0;
+    let v1 = config.places.v1_sockets();
+    let wanted = config.places.socket.iter().chain(v1.iter().filter(|_| config.v1_sockets));
+    for path in wanted {
+        match server.bind(path) {
+            Ok(()) => bound += 1,
+            Err(error) => {
+                log::warn!("{error}");
+                refused = Some(error);
+            }
+        }
+    }
+    match refused {
+        Some(error) if bound == 0 => Err(AppError::Sockets(error)),
+        _ => Ok(server),
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT, or until a task fails.
+pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    let node = node_name(&config).map_err(AppError::NodeName)?;
+    log::info!("calico-libnetwork {} on node {node}", env!("CARGO_PKG_VERSION"));
+
+    let shutdown = CancellationToken::new();
+    let mut supervisor = Supervisor::new(shutdown.clone());
+    let options = start::driver_options(&config, node);
+    let (gate, key) = Gate::new(options.clone(), config.request_timeout);
+    supervisor.spawn("server", server.serve(Arc::new(gate), shutdown.clone()));
+
+    let (dataplane, worker) = Dataplane::new(start::dataplane_options(&config));
+    let stop_worker = shutdown.clone();
+    supervisor.spawn("dataplane", async move {
+        worker.run(stop_worker).await;
+        Ok::<(), Infallible>(())
+    });
+    let building = start::build(&config, options, dataplane, &key);
+    tokio::pin!(building);
+    let mut built = false;
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            error = supervisor.failed() => break Some(error),
+            parts = &mut building, if !built => {
+                built = true;
+                key.open(parts.drivers.clone());
+                log::info!("ready");
+                tasks::spawn(&mut supervisor, &config, parts, &shutdown);
+            }
+        }
+    };
+    log::info!("stopping");
+    let stopped = supervisor.stop(STOP).await;
+    match ended {
+        Some(error) => Err(error.into()),
+        None => Ok(stopped?),
+    }
+}

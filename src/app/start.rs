@@ -1,0 +1,175 @@
+//! Builds the parts, step by step; a step that fails is tried again for as long as it takes, and calls that wait are told
+//! what they wait for. A datastore that is down must never end the process: dockerd would disable the plugin.
+
+use super::gate::GateKey;
+use crate::cluster;
+use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
+use crate::dataplane::{self, Dataplane, ForwardAccept};
+use crate::driver::{self, Drivers};
+use crate::model::{Cidr, IfaceName, IpVersion, NodeName};
+use crate::net::{Host, HostRoute, KernelHost, ROUTE_PROTOCOL, RouteKind};
+use crate::store::etcd::TlsFiles;
+use crate::store::{EmbeddedStore, EtcdOptions, EtcdStore, SharedStore, StoreError};
+use crate::task::Backoff;
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Pauses between two tries of one step.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Everything that background tasks work with.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) store: SharedStore,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) dataplane: Dataplane,
+    pub(super) drivers: Arc<Drivers>,
+}
+
+/// The driver's part of the settings.
+pub(super) fn driver_options(config: &Config, node: NodeName) -> driver::Options {
+    let nat =
+        |pool: &Option<DefaultPool>, otherwise| pool.as_ref().map_or(otherwise, |pool| pool.nat_outgoing);
+    driver::Options {
+        node,
+        scope: config.scope.word(),
+        connectivity_scope: config.connectivity_scope.word(),
+        create_pools: config.create_pools,
+        create_profiles: config.create_profiles,
+        shared_datastore: config.datastore != Datastore::Embedded,
+        veth_mtu: config.veth_mtu,
+        iface_prefix: config.iface_prefix.clone(),
+        nat_outgoing: [nat(&config.ipv4_pool, true), nat(&config.ipv6_pool, false)],
+    }
+}
+
+/// The dataplane's part of the settings.
+pub(crate) fn dataplane_options(config: &Config) -> dataplane::Options {
+    let forward_accept = if config.forward_accept { ForwardAccept::Auto } else { ForwardAccept::Never };
+    dataplane::Options { forward_accept, ..dataplane::Options::default() }
+}
+
+fn etcd_options(config: &EtcdConfig) -> EtcdOptions {
+    let (certificate, key) = config.client_files.clone().unzip();
+    EtcdOptions {
+        credentials: config.user.clone(),
+        tls: TlsFiles { ca: config.ca_file.clone(), certificate, key },
+        ..EtcdOptions::new(config.endpoints.clone())
+    }
+}
+
+/// Builds the parts; returns when all of them are there.
+pub(super) async fn build(
+    config: &Config,
+    options: driver::Options,
+    dataplane: Dataplane,
+    key: &GateKey,
+) -> Parts {
+    let local = persist(key, || open_local(config)).await;
+    let store = persist(key, || async { open_store(config, &local) }).await;
+    let host = persist(key, || open_host(config)).await;
+    persist(key, || prepare_cluster(config, &options, &store, &*host)).await;
+    persist(key, || prepare_kernel(&*host)).await;
+    let drivers = persist(key, || {
+        let parts = driver::Parts {
+            store: store.clone(),
+            local: local.clone(),
+            host: host.clone(),
+            firewall: Arc::new(dataplane.clone()),
+        };
+        Drivers::start(parts, options.clone())
+    })
+    .await;
+    let bridges = super::tasks::bridges_by_name(&*host).await;
+    let bridges: Vec<IfaceName> = bridges.iter().filter_map(|name| IfaceName::new(name).ok()).collect();
+    persist(key, || dataplane.set_docker_bridges(&bridges)).await;
+    // Only now, when it knows all endpoints, pools and ports: what a former process left in force is adopted in one
+    // step, and no packet of a running container sees anything in between.
+    persist(key, || dataplane.ensure()).await;
+    Parts { store, host, dataplane, drivers: Arc::new(drivers) }
+}
+
+/// Tries a step until it succeeds.
+async fn persist<T, E, F, Fut>(key: &GateKey, mut step: F) -> T
+where
+    E: Display,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut said = String::new();
+    loop {
+        match step().await {
+            Ok(done) => return done,
+            Err(error) => {
+                let sentence = error.to_string();
+                if sentence != said {
+                    log::error!("{sentence}");
+                }
+                key.waits_for(sentence.clone());
+                said = sentence;
+                backoff.pause().await;
+            }
+        }
+    }
+}
+
+/// Opens this node's own state, which is also the datastore of a single machine.
+pub(crate) async fn open_local(config: &Config) -> Result<SharedStore, StoreError> {
+    let path = config.places.state_file();
+    // Opening reads the whole file and may repair it.
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
+    let store = opened.map_err(|error| StoreError::Unavailable { why: error.to_string() })??;
+    Ok(Arc::new(store))
+}
+
+/// The datastore that the settings name.
+pub(crate) fn open_store(config: &Config, local: &SharedStore) -> Result<SharedStore, StoreError> {
+    match &config.datastore {
+        Datastore::Embedded => Ok(local.clone()),
+        Datastore::Etcd(etcd) => Ok(Arc::new(EtcdStore::connect(etcd_options(etcd)))),
+    }
+}
+
+async fn open_host(config: &Config) -> Result<Arc<dyn Host>, crate::net::NetError> {
+    let host: Arc<dyn Host> = Arc::new(KernelHost::open(config.places.sysnet.clone()).await?);
+    host.check().await?;
+    Ok(host)
+}
+
+async fn prepare_cluster(
+    config: &Config,
+    options: &driver::Options,
+    store: &SharedStore,
+    host: &dyn Host,
+) -> Result<(), String> {
+    let text = |error: StoreError| error.to_string();
+    cluster::ensure_initialized(&**store, &options.node).await.map_err(text)?;
+    let routes = host_prefixes(host).await.map_err(|error| error.to_string())?;
+    for (version, wanted) in [(IpVersion::V4, &config.ipv4_pool), (IpVersion::V6, &config.ipv6_pool)] {
+        let Some(wanted) = wanted else { continue };
+        let made = cluster::ensure_default_pool(&**store, version, wanted, &routes).await.map_err(text)?;
+        if let Err(obstacle) = made {
+            log::warn!("{obstacle}");
+        }
+    }
+    Ok(())
+}
+
+/// What the host itself reaches through its links: a pool must not cover it.
+async fn host_prefixes(host: &dyn Host) -> Result<Vec<Cidr>, crate::net::NetError> {
+    let routes = host.host_routes().await?;
+    let foreign = |route: &HostRoute| {
+        matches!(route.kind, RouteKind::Unicast | RouteKind::Local) && route.protocol != ROUTE_PROTOCOL
+    };
+    Ok(routes.into_iter().filter(foreign).map(|route| route.destination).collect())
+}
+
+async fn prepare_kernel(host: &dyn Host) -> Result<(), crate::net::NetError> {
+    host.enable_forwarding().await?;
+    host.ensure_next_hops().await?;
+    Ok(())
+}

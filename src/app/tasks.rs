@@ -1,0 +1,218 @@
+//! The background tasks: each owns one concern, each runs until the shutdown.
+
+use super::start::Parts;
+use crate::config::Config;
+use crate::dataplane::Dataplane;
+use crate::docker::DockerClient;
+use crate::driver::Drivers;
+use crate::gc::Collector;
+use crate::model::{IfaceName, IpPoolSpec, key};
+use crate::net::{Host, HostEvent};
+use crate::store::{SharedStore, StoreError};
+use crate::task::{Backoff, Supervisor};
+use futures::StreamExt;
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// A burst of kernel events is answered once, this long after its first.
+const SETTLE: Duration = Duration::from_millis(50);
+/// How often Docker's own bridges are looked up besides kernel events: names that users gave are known to Docker only.
+const BRIDGES_EVERY: Duration = Duration::from_secs(30);
+/// Pauses after a watch or a subscription broke.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Starts all background tasks.
+pub(super) fn spawn(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    parts: Parts,
+    shutdown: &CancellationToken,
+) {
+    let docker = DockerClient::new(&config.places.docker_socket());
+    let until = |token: &CancellationToken| token.clone().cancelled_owned();
+    let Parts { store, host, dataplane, drivers } = parts;
+    supervisor.spawn("pools", stoppable(until(shutdown), watch_pools(store, drivers.clone())));
+    supervisor.spawn("host", stoppable(until(shutdown), watch_host(host.clone(), drivers.clone())));
+    let bridges = watch_bridges(host.clone(), docker.clone(), dataplane);
+    supervisor.spawn("bridges", stoppable(until(shutdown), bridges));
+    if config.places.socket.is_some() && config.v1_sockets {
+        supervisor.spawn("v1 names", stoppable(until(shutdown), announce_v1_names(docker.clone())));
+    }
+    if let Some(interval) = config.gc_interval {
+        let collector = Collector::new(drivers, host, docker, config.gc_grace);
+        supervisor.spawn("collector", stoppable(until(shutdown), collect(collector, interval)));
+    }
+}
+
+/// A task that runs for ever, and ends in order when it is told to.
+async fn stoppable(stop: impl Future<Output = ()>, task: impl Future<Output = ()>) -> Result<(), Infallible> {
+    tokio::select! {
+        () = stop => {}
+        () = task => {}
+    }
+    Ok(())
+}
+
+/// Keeps NAT in step with pools that others create, change or delete.
+async fn watch_pools(store: SharedStore, drivers: Arc<Drivers>) {
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        match follow_pools(&store, &drivers, &mut backoff).await {
+            Ok(()) => {}
+            Err(StoreError::Compacted { .. }) => log::debug!("the pools are listed again"),
+            Err(error) => log::warn!("the pools are not followed for a moment: {error}"),
+        }
+        backoff.pause().await;
+    }
+}
+
+async fn follow_pools(
+    store: &SharedStore,
+    drivers: &Drivers,
+    backoff: &mut Backoff,
+) -> Result<(), StoreError> {
+    let prefix = key::resources::<IpPoolSpec>();
+    let listing = store.list(&prefix).await?;
+    let mut changes = store.watch(&prefix, listing.revision);
+    loop {
+        if let Err(error) = drivers.refresh_pools().await {
+            log::warn!("NAT does not know the pools as they are: {error}");
+        }
+        match changes.next().await {
+            Some(Ok(_)) => backoff.reset(),
+            Some(Err(error)) => return Err(error),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Repairs what events on the host undo: next hops when routes change, an endpoint whose link was set down and up.
+async fn watch_host(host: Arc<dyn Host>, drivers: Arc<Drivers>) {
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        match host.monitor().await {
+            Ok(mut events) => {
+                backoff.reset();
+                let mut down = BTreeSet::new();
+                while let Some(first) = events.next().await {
+                    let mut burst = vec![first];
+                    let settled = tokio::time::sleep(SETTLE);
+                    tokio::pin!(settled);
+                    loop {
+                        tokio::select! {
+                            () = &mut settled => break,
+                            event = events.next() => match event {
+                                Some(event) => burst.push(event),
+                                None => break,
+                            },
+                        }
+                    }
+                    repair(&*host, &drivers, &burst, &mut down).await;
+                }
+            }
+            Err(error) => log::warn!("changes on the host are not noticed for a moment: {error}"),
+        }
+        backoff.pause().await;
+    }
+}
+
+async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &mut BTreeSet<String>) {
+    let lost = burst.contains(&HostEvent::Resync);
+    let matters =
+        |event: &HostEvent| matches!(event, HostEvent::Route(change) if change.route.touches_next_hops());
+    let routes_changed = lost || burst.iter().any(matters);
+    if routes_changed && let Err(error) = host.ensure_next_hops().await {
+        log::warn!("{error}");
+    }
+    // The kernel drops routes and neighbours of a link that is set down, and they do not come back with it.
+    for event in burst {
+        let HostEvent::Link(change) = event else { continue };
+        let name = change.link.name.clone();
+        if change.gone {
+            down.remove(&name);
+        } else if !change.link.up {
+            down.insert(name);
+        } else if down.remove(&name)
+            && let Ok(iface) = IfaceName::new(&name)
+        {
+            drivers.repair(&iface).await;
+        }
+    }
+    if lost {
+        drivers.repair_all().await;
+    }
+}
+
+/// Tells the packet filter which bridges are Docker's: what leaves towards them is Docker's to decide.
+async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Dataplane) {
+    let mut known = BTreeSet::new();
+    loop {
+        let links =
+            host.links().await.map(|links| links.into_iter().map(|link| link.name)).into_iter().flatten();
+        let mut bridges: BTreeSet<String> = links.filter(|name| is_docker_bridge(name)).collect();
+        // An engine that does not answer now has told its names before, or the next time.
+        let named = docker.networks().await.unwrap_or_default();
+        bridges.extend(named.iter().filter_map(crate::docker::DockerNetwork::bridge_name));
+        if bridges != known {
+            let names: Vec<IfaceName> = bridges.iter().filter_map(|name| IfaceName::new(name).ok()).collect();
+            match dataplane.set_docker_bridges(&names).await {
+                Ok(()) => known = bridges,
+                Err(error) => log::warn!("the packet filter does not know Docker's bridges: {error}"),
+            }
+        }
+        tokio::time::sleep(BRIDGES_EVERY).await;
+    }
+}
+
+/// The bridges that bear a name of Docker's making.
+pub(super) async fn bridges_by_name(host: &dyn Host) -> BTreeSet<String> {
+    let links = host.links().await.unwrap_or_default();
+    links.into_iter().map(|link| link.name).filter(|name| is_docker_bridge(name)).collect()
+}
+
+/// Names that Docker gives bridges: `docker0`, `docker_gwbridge`, and `br-` with twelve hex digits.
+fn is_docker_bridge(name: &str) -> bool {
+    let numbered = |rest: &str| rest.len() == 12 && rest.bytes().all(|b| b.is_ascii_hexdigit());
+    name == "docker0" || name == "docker_gwbridge" || name.strip_prefix("br-").is_some_and(numbered)
+}
+
+/// Makes the engine know the v1 name `calico`. It would never dial that socket by itself: asked for a driver `calico` it
+/// finds the managed plugin `calico:latest`, stops looking, and then misses the driver under the short name (moby
+/// `plugin/store.go`, 20.10 to 29). Listing volumes dials all v1 sockets. The engine forgets with its end, and this
+/// plugin is started again with the engine.
+async fn announce_v1_names(docker: DockerClient) {
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    while let Err(error) = docker.list_volumes().await {
+        log::debug!("the engine does not know the v1 names yet: {error}");
+        backoff.pause().await;
+    }
+    std::future::pending().await
+}
+
+async fn collect(mut collector: Collector, interval: Duration) {
+    loop {
+        if let Err(error) = collector.pass().await {
+            log::warn!("leaks are not looked for this time: {error}");
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockers_bridges_are_told_from_others() {
+        for name in ["docker0", "docker_gwbridge", "br-0123456789ab"] {
+            assert!(is_docker_bridge(name), "{name}");
+        }
+        for name in ["br0", "br-lan", "br-ex", "virbr0", "br-0123456789abc", "cali01234567890"] {
+            assert!(!is_docker_bridge(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `check`: print what the plugin would work with, and what is missing. Changes nothing, also not in the datastore.
+
+use crate::app;
+use crate::config::{Config, Datastore, Environment};
+use crate::dataplane::felix_signs;
+use crate::docker::DockerClient;
+use crate::model::{IpPoolSpec, Resource, key};
+use crate::net::{Host, KernelHost, host_mtu};
+use crate::store::typed;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// Something is missing: the plugin would run, though not with everything it can do.
+const EX_MISSING: u8 = 1;
+
+pub(super) fn run(config: Config) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            super::print(&format!("missing: {error}"));
+            return ExitCode::from(EX_MISSING);
+        }
+    };
+    let mut report = Report::default();
+    report.settings();
+    runtime.block_on(report.examine(&config));
+    super::print(report.text.trim_end());
+    if report.missing == 0 { ExitCode::SUCCESS } else { ExitCode::from(EX_MISSING) }
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    text: String,
+    missing: usize,
+}
+
+impl Report {
+    fn say(&mut self, what: &str, how: &str) {
+        let _ = writeln!(self.text, "{what:<14} {how}");
+    }
+
+    fn miss(&mut self, what: &str, why: &str) {
+        self.missing += 1;
+        self.say(what, &format!("MISSING: {why}"));
+    }
+
+    fn settings(&mut self) {
+        for (setting, value, given) in Config::effective(&Environment) {
+            let origin = if given { "set" } else { "default" };
+            let _ = writeln!(self.text, "{}={value} ({origin})", setting.name);
+        }
+        self.text.push('\n');
+    }
+
+    async fn examine(&mut self, config: &Config) {
+        match app::node_name(config) {
+            Ok(node) => self.say("node", node.as_str()),
+            Err(why) => self.miss("node", &why),
+        }
+        self.datastore(config).await;
+        self.kernel(config).await;
+        self.docker(config).await;
+    }
+
+    /// The embedded datastore belongs to one process: while the plugin runs it cannot be looked into from here.
+    async fn datastore(&mut self, config: &Config) {
+        if config.datastore == Datastore::Embedded && !config.places.state_file().exists() {
+            let file = config.places.state_file();
+            return self
+                .say("datastore", &format!("embedded, {} will be made at the first start", file.display()));
+        }
+        let opened = app::open_local(config).await.and_then(|local| app::open_store(config, &local));
+        let store = match opened {
+            Ok(store) => store,
+            Err(error) => return self.miss("datastore", &error.to_string()),
+        };
+        match typed::list::<Resource<IpPoolSpec>>(&*store, &key::resources::<IpPoolSpec>()).await {
+            Ok(pools) => {
+                self.say("datastore", "answers");
+                for pool in pools {
+                    let state = if pool.value.is_enabled() { "" } else { ", closed for allocation" };
+                    self.say("pool", &format!("{} {}{state}", pool.value.name(), pool.value.spec.cidr));
+                }
+            }
+            Err(error) => self.miss("datastore", &error.to_string()),
+        }
+    }
+
+    async fn kernel(&mut self, config: &Config) {
+        let host = match KernelHost::open(config.places.sysnet.clone()).await {
+            Ok(host) => host,
+            Err(error) => return self.miss("kernel", &error.to_string()),
+        };
+        match host.check().await {
+            Ok(facts) => self.say("kernel", if facts.ipv6 { "IPv4 and IPv6" } else { "IPv4 only" }),
+            Err(error) => self.miss("kernel", &error.to_string()),
+        }
+        match host.links().await {
+            Ok(links) => self.say("MTU", &config.veth_mtu.unwrap_or_else(|| host_mtu(&links)).to_string()),
+            Err(error) => self.miss("links", &error.to_string()),
+        }
+        match felix_signs(&app::dataplane_options(config)).await {
+            Ok(signs) => {
+                for sign in signs {
+                    let why = format!("{sign}: Felix of calico/node seems to program this host too");
+                    self.miss("packet filter", &why);
+                }
+            }
+            Err(error) => self.miss("packet filter", &error.to_string()),
+        }
+    }
+
+    async fn docker(&mut self, config: &Config) {
+        let socket = config.places.docker_socket();
+        match DockerClient::new(&socket).networks().await {
+            Ok(networks) => self.say("Docker", &format!("answers, {} networks", networks.len())),
+            Err(error) => self.miss("Docker", &format!("{error}; leaks are then found by the kernel alone")),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The administrator's door: commands, help, exit codes.
+
+mod check;
+mod cleanup;
+mod serve;
+
+use crate::config::{Config, ConfigError, Environment, SETTINGS};
+use clap::{Parser, Subcommand};
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// Bad settings or arguments, as `sysexits.h` calls it.
+const EX_USAGE: u8 = 64;
+/// A part ended that must not, as `sysexits.h` calls it; dockerd starts the plugin again.
+const EX_SOFTWARE: u8 = 70;
+
+/// Calico networking for Docker: network driver and IPAM driver.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = settings_help(), after_help = "--help lists the settings.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the plugin (the default)
+    Serve,
+    /// Print the effective settings, the datastore, the kernel and what is missing; changes nothing
+    Check,
+    /// Remove everything this plugin made in the kernel: packet filter, interfaces, routes; networks and addresses stay
+    /// in the datastore
+    Cleanup,
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    let command = match Arguments::try_parse() {
+        Ok(arguments) => arguments.command.unwrap_or(Command::Serve),
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match command {
+        Command::Serve => with_config(serve::run),
+        Command::Check => with_config(check::run),
+        Command::Cleanup => with_config(cleanup::run),
+    }
+}
+
+fn with_config(command: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Config::read(&Environment) {
+        Ok(config) => command(config),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// dockerd logs stdout as it is and stderr as an error, which this is.
+#[expect(clippy::print_stderr, reason = "the one place where settings are refused, before there is a log")]
+fn refuse(error: &ConfigError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(EX_USAGE)
+}
+
+/// Prints an answer; a closed pipe is the reader's wish.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn settings_help() -> String {
+    let mut text = String::from("Settings, from the environment or `docker plugin set NAME=value`:\n");
+    for setting in SETTINGS {
+        let _ = write!(text, "\n  {} [{}]\n      {}", setting.name, setting.default, setting.help);
+    }
+    text
+}

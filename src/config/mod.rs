@@ -1,0 +1,242 @@
+//! Settings: environment in, checked [`Config`] out. Managed plugins are configured by `docker plugin set NAME=value`,
+//! so the environment is the one source.
+//!
+//! `settings` declares every setting once, `read` reads and checks them all at once, `parse` knows the form of
+//! each. All of that is pure; `environment` is where the texts come from.
+
+mod environment;
+mod parse;
+mod read;
+mod settings;
+
+pub use environment::{Environment, Strings};
+pub use settings::{SETTINGS, Setting, settings_table};
+
+use crate::model::{Cidr, EncapMode, NodeName};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All that is wrong with the settings, at once.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{}", self.sentence())]
+pub struct ConfigError {
+    /// One sentence for each wrong setting.
+    pub problems: Vec<String>,
+}
+
+impl ConfigError {
+    fn sentence(&self) -> String {
+        let mut text = String::from("the settings cannot be used:");
+        for problem in &self.problems {
+            let _ = write!(text, "\n  {problem}");
+        }
+        text
+    }
+}
+
+/// Which datastore holds Calico's data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Datastore {
+    /// A file of this machine.
+    Embedded,
+    /// etcd v3.
+    Etcd(EtcdConfig),
+}
+
+/// How etcd is reached. Secrets are paths, except the password that Calico's variables hold.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// URLs.
+    pub endpoints: Vec<String>,
+    /// User and password.
+    pub user: Option<(String, String)>,
+    /// CA certificate.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate and key.
+    pub client_files: Option<(PathBuf, PathBuf)>,
+}
+
+impl std::fmt::Debug for EtcdConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EtcdConfig")
+            .field("endpoints", &self.endpoints)
+            .field("user", &self.user.as_ref().map(|(name, _)| name))
+            .finish_non_exhaustive()
+    }
+}
+
+/// A pool to create at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultPool {
+    /// The pool's prefix; `None` to choose one.
+    pub cidr: Option<Cidr>,
+    /// Prefix length of a block.
+    pub block_size: u8,
+    /// Masquerade.
+    pub nat_outgoing: bool,
+    /// VXLAN mode.
+    pub vxlan: EncapMode,
+    /// Nodes that may use it.
+    pub node_selector: String,
+}
+
+/// Who assigns addresses, and whether swarm's service discovery is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The node that runs the container.
+    Local,
+    /// The swarm's leader.
+    Global,
+}
+
+impl Scope {
+    /// Docker's word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Global => "global",
+        }
+    }
+}
+
+/// Where things are on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The managed plugin's socket.
+    pub socket: Option<PathBuf>,
+    /// The host's /run.
+    pub host_run: PathBuf,
+    /// The host's /var/lib.
+    pub host_var_lib: PathBuf,
+    /// The host's /proc/sys/net, writable.
+    pub sysnet: PathBuf,
+    /// Folder of the embedded datastore.
+    pub state_dir: PathBuf,
+}
+
+/// All settings, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Least severe level that is logged.
+    pub log_level: String,
+    /// The node's name, if it was given.
+    pub node_name: Option<NodeName>,
+    /// Which datastore.
+    pub datastore: Datastore,
+    /// IPv4 pool to create at start.
+    pub ipv4_pool: Option<DefaultPool>,
+    /// IPv6 pool to create at start.
+    pub ipv6_pool: Option<DefaultPool>,
+    /// Whether `--subnet` may make a pool.
+    pub create_pools: bool,
+    /// Whether networks get a profile.
+    pub create_profiles: bool,
+    /// MTU of container interfaces.
+    pub veth_mtu: Option<u32>,
+    /// What interface names in containers begin with.
+    pub iface_prefix: String,
+    /// Who assigns addresses.
+    pub scope: Scope,
+    /// Whether swarm's service discovery is on.
+    pub connectivity_scope: Scope,
+    /// Whether the Go plugin's names are served.
+    pub v1_sockets: bool,
+    /// Whether the host's FORWARD chain is taken care of.
+    pub forward_accept: bool,
+    /// Deadline of a call.
+    pub request_timeout: Duration,
+    /// Pause between two collections; `None` for never.
+    pub gc_interval: Option<Duration>,
+    /// Least age of what is collected.
+    pub gc_grace: Duration,
+    /// Where things are.
+    pub places: Places,
+}
+
+/// Folder below the host's /run in which Docker looks for v1 plugins.
+const V1_FOLDER: &str = "docker/plugins";
+
+impl Places {
+    /// Docker's API socket.
+    #[must_use]
+    pub fn docker_socket(&self) -> PathBuf {
+        self.host_run.join("docker.sock")
+    }
+
+    /// The sockets under which Docker finds the v1 plugins `calico` and `calico-ipam`.
+    #[must_use]
+    pub fn v1_sockets(&self) -> [PathBuf; 2] {
+        ["calico.sock", "calico-ipam.sock"].map(|name| self.host_run.join(V1_FOLDER).join(name))
+    }
+
+    /// The embedded datastore's file.
+    #[must_use]
+    pub fn state_file(&self) -> PathBuf {
+        self.state_dir.join("state.redb")
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let map: BTreeMap<String, String> =
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::read(&map)
+    }
+
+    fn problems(pairs: &[(&str, &str)]) -> String {
+        read(pairs).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nothing_set_is_a_working_single_machine() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.datastore, Datastore::Embedded);
+        assert!(config.create_pools && config.create_profiles && config.v1_sockets);
+        assert_eq!(config.ipv4_pool.unwrap().block_size, 26);
+        assert_eq!(config.places.docker_socket(), PathBuf::from("/run/docker.sock"));
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let text = problems(&[
+            ("LOG_LEVEL", "loud"),
+            ("CALICO_IPV4POOL_CIDR", "10.0.0.1/8"),
+            ("CALICO_LIBNETWORK_REQUEST_TIMEOUT", "1h"),
+            ("CALICO_LIBNETWORK_VETHMTU", "1400"),
+        ]);
+        for part in ["LOG_LEVEL=loud", "host bits", "1s to 25s", "CALICO_LIBNETWORK_VETHMTU is not a setting"]
+        {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn calicos_twin_names_win() {
+        let config =
+            read(&[("CALICO_ETCD_ENDPOINTS", "http://a:1"), ("ETCD_ENDPOINTS", "http://b:1")]).unwrap();
+        let Datastore::Etcd(etcd) = config.datastore else { panic!("etcd is expected") };
+        assert_eq!(etcd.endpoints, ["http://a:1"]);
+        assert!(!config.create_pools);
+    }
+
+    #[test]
+    fn an_endpoint_without_scheme_is_refused_with_the_right_form() {
+        assert!(problems(&[("ETCD_ENDPOINTS", "10.0.0.1:2379")]).contains("http://10.0.0.1:2379"));
+    }
+
+    #[test]
+    fn the_kubernetes_datastore_is_refused() {
+        assert!(problems(&[("DATASTORE_TYPE", "kubernetes")]).contains("embedded"));
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let map = BTreeMap::from([("ETCD_PASSWORD".to_owned(), "hunter2".to_owned())]);
+        assert!(Config::effective(&map).iter().all(|(_, value, _)| !value.contains("hunter2")));
+    }
+}

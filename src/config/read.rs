@@ -1,0 +1,280 @@
+//! Reads settings: texts in, a [`Config`] or all that is wrong with it out. Pure.
+
+use super::parse::{
+    parse_block_size, parse_encap, parse_flag, parse_iface_prefix, parse_mtu, parse_pool_cidr,
+};
+use super::{
+    Config, ConfigError, Datastore, DefaultPool, EtcdConfig, Places, SETTINGS, Scope, Setting, Strings,
+};
+use crate::model::{EncapMode, IpVersion, NodeName};
+use std::path::PathBuf;
+use std::time::Duration;
+
+impl Config {
+    /// Reads and checks all settings; every problem is reported, not only the first.
+    pub fn read(strings: &impl Strings) -> Result<Self, ConfigError> {
+        let mut reader = Reader { strings, problems: Vec::new() };
+        reader.refuse_unknown();
+        let config = reader.config();
+        match reader.problems.as_slice() {
+            [] => Ok(config),
+            _ => Err(ConfigError { problems: reader.problems }),
+        }
+    }
+
+    /// Each setting's effective text and whether it was given; secrets are masked.
+    pub fn effective(strings: &impl Strings) -> Vec<(&'static Setting, String, bool)> {
+        let shown = |setting: &'static Setting| {
+            let given = strings.get(setting.name);
+            let is_given = given.is_some();
+            let value = given.unwrap_or_else(|| setting.default.to_owned());
+            let masked =
+                if setting.name == "ETCD_PASSWORD" && !value.is_empty() { "(set)".to_owned() } else { value };
+            (setting, masked, is_given)
+        };
+        SETTINGS.iter().map(shown).collect()
+    }
+}
+
+struct Reader<'a, S: Strings> {
+    strings: &'a S,
+    problems: Vec<String>,
+}
+
+impl<S: Strings> Reader<'_, S> {
+    /// A misspelt setting would be ignored silently otherwise. Calico's own names may carry the prefix `CALICO_`.
+    fn refuse_unknown(&mut self) {
+        let known = |name: &str| SETTINGS.iter().any(|setting| setting.name == name);
+        let mut unknown: Vec<String> = self.strings.names();
+        unknown.retain(|name| name.strip_prefix("CALICO_").is_some_and(|bare| !known(name) && !known(bare)));
+        unknown.sort();
+        self.problems
+            .extend(unknown.iter().map(|name| format!("{name} is not a setting; see --help for all names")));
+    }
+
+    /// The text of a setting: `CALICO_NAME` before `NAME` before the default, as Calico's own clients read them.
+    fn text(&mut self, name: &'static str) -> String {
+        let default =
+            SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.default);
+        let twin =
+            if name.starts_with("CALICO_") { None } else { self.strings.get(&format!("CALICO_{name}")) };
+        twin.or_else(|| self.strings.get(name))
+            .map_or_else(|| default.to_owned(), |text| text.trim().to_owned())
+    }
+
+    /// The setting's text, or `None` where it is empty.
+    fn optional(&mut self, name: &'static str) -> Option<String> {
+        Some(self.text(name)).filter(|text| !text.is_empty())
+    }
+
+    /// Parses a setting; on a problem it is noted and `fallback` goes on.
+    fn parse<T>(
+        &mut self,
+        name: &'static str,
+        fallback: T,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> T {
+        let text = self.text(name);
+        read(&text).unwrap_or_else(|why| {
+            self.problems.push(format!("{name}={text}: {why}"));
+            fallback
+        })
+    }
+
+    fn flag(&mut self, name: &'static str) -> bool {
+        self.parse(name, false, parse_flag)
+    }
+
+    fn path(&mut self, name: &'static str) -> PathBuf {
+        self.parse(name, PathBuf::new(), |text| match text.starts_with('/') {
+            true => Ok(PathBuf::from(text)),
+            false => Err("an absolute path is expected".to_owned()),
+        })
+    }
+
+    fn scope(&mut self, name: &'static str) -> Scope {
+        self.parse(name, Scope::Local, |text| match text {
+            "local" => Ok(Scope::Local),
+            "global" => Ok(Scope::Global),
+            _ => Err("local or global is expected".to_owned()),
+        })
+    }
+
+    fn duration(&mut self, name: &'static str, least: Duration, most: Duration) -> Duration {
+        self.parse(name, least, |text| {
+            let given = humantime::parse_duration(text).map_err(|error| format!("{error}; e.g. 10s"))?;
+            let range = || {
+                format!(
+                    "{} to {} is expected",
+                    humantime::format_duration(least),
+                    humantime::format_duration(most)
+                )
+            };
+            if (least..=most).contains(&given) { Ok(given) } else { Err(range()) }
+        })
+    }
+
+    fn config(&mut self) -> Config {
+        let datastore = self.datastore();
+        let embedded = datastore == Datastore::Embedded;
+        let no_pools = self.flag("NO_DEFAULT_POOLS");
+        let gc_interval =
+            self.duration("CALICO_LIBNETWORK_GC_INTERVAL", Duration::ZERO, Duration::from_secs(86_400));
+        let pools =
+            [self.pool(IpVersion::V4), self.pool(IpVersion::V6)].map(|pool| pool.filter(|_| !no_pools));
+        let [ipv4_pool, ipv6_pool] = pools;
+        Config {
+            log_level: self.log_level(),
+            node_name: self.node_name(),
+            datastore,
+            ipv4_pool,
+            ipv6_pool,
+            create_pools: self.parse("CALICO_LIBNETWORK_CREATE_POOLS", embedded, |text| match text {
+                "" => Ok(embedded),
+                text => parse_flag(text),
+            }),
+            create_profiles: self.flag("CALICO_LIBNETWORK_CREATE_PROFILES"),
+            veth_mtu: self.parse("CALICO_LIBNETWORK_VETH_MTU", None, parse_mtu),
+            iface_prefix: self.parse("CALICO_LIBNETWORK_IFPREFIX", "cali".to_owned(), parse_iface_prefix),
+            scope: self.scope("CALICO_LIBNETWORK_SCOPE"),
+            connectivity_scope: self.scope("CALICO_LIBNETWORK_CONNECTIVITY_SCOPE"),
+            v1_sockets: self.flag("CALICO_LIBNETWORK_V1_SOCKETS"),
+            forward_accept: self.parse("CALICO_LIBNETWORK_FORWARD_ACCEPT", true, |text| match text {
+                "auto" => Ok(true),
+                "never" => Ok(false),
+                _ => Err("auto or never is expected".to_owned()),
+            }),
+            request_timeout: self.duration(
+                "CALICO_LIBNETWORK_REQUEST_TIMEOUT",
+                Duration::from_secs(1),
+                // dockerd gives a call 30 s by default and repeats it with an empty body after that.
+                Duration::from_secs(25),
+            ),
+            gc_interval: Some(gc_interval).filter(|interval| !interval.is_zero()),
+            gc_grace: self.duration(
+                "CALICO_LIBNETWORK_GC_GRACE",
+                Duration::from_secs(10),
+                Duration::from_secs(86_400),
+            ),
+            places: self.places(),
+        }
+    }
+
+    fn places(&mut self) -> Places {
+        Places {
+            socket: self.optional("CALICO_LIBNETWORK_SOCKET").map(PathBuf::from),
+            host_run: self.path("CALICO_LIBNETWORK_HOST_RUN"),
+            host_var_lib: self.path("CALICO_LIBNETWORK_HOST_VAR_LIB"),
+            sysnet: self.path("CALICO_LIBNETWORK_SYSNET"),
+            state_dir: self.path("CALICO_LIBNETWORK_STATE_DIR"),
+        }
+    }
+
+    fn log_level(&mut self) -> String {
+        let debug = self.flag("CALICO_DEBUG");
+        let level = self.parse("LOG_LEVEL", "info".to_owned(), |text| {
+            let levels = ["off", "error", "warn", "info", "debug", "trace"];
+            let level = text.to_lowercase();
+            match levels.contains(&level.as_str()) {
+                true => Ok(level),
+                false => Err("error, warn, info, debug or trace is expected".to_owned()),
+            }
+        });
+        if debug && level != "trace" { "debug".to_owned() } else { level }
+    }
+
+    fn node_name(&mut self) -> Option<NodeName> {
+        self.parse("NODENAME", None, |text| match text {
+            "" => Ok(None),
+            text => NodeName::new(text).map(Some).map_err(|error| error.to_string()),
+        })
+    }
+
+    fn datastore(&mut self) -> Datastore {
+        let endpoints = self.etcd_endpoints();
+        let kind = self.text("DATASTORE_TYPE");
+        match (kind.as_str(), endpoints.is_empty()) {
+            ("", true) | ("embedded", true) => Datastore::Embedded,
+            ("", false) | ("etcdv3", false) => Datastore::Etcd(self.etcd(endpoints)),
+            ("embedded", false) => {
+                self.datastore_problem("ETCD_ENDPOINTS is set, but DATASTORE_TYPE=embedded")
+            }
+            ("etcdv3", true) => self.datastore_problem("DATASTORE_TYPE=etcdv3 needs ETCD_ENDPOINTS"),
+            ("kubernetes", _) => self.datastore_problem(
+                "DATASTORE_TYPE=kubernetes: Docker networks need Calico's etcd datastore or the embedded one",
+            ),
+            _ => self.datastore_problem("DATASTORE_TYPE: embedded or etcdv3 is expected"),
+        }
+    }
+
+    fn datastore_problem(&mut self, sentence: &str) -> Datastore {
+        self.problems.push(sentence.to_owned());
+        Datastore::Embedded
+    }
+
+    fn etcd_endpoints(&mut self) -> Vec<String> {
+        self.parse("ETCD_ENDPOINTS", Vec::new(), |text| {
+            let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
+            urls.map(|url| match url.starts_with("http://") || url.starts_with("https://") {
+                true => Ok(url.to_owned()),
+                false => Err(format!("{url} has no scheme; http://{url} or https://{url} is expected")),
+            })
+            .collect()
+        })
+    }
+
+    fn etcd(&mut self, endpoints: Vec<String>) -> EtcdConfig {
+        let user = match (self.optional("ETCD_USERNAME"), self.optional("ETCD_PASSWORD")) {
+            (Some(name), Some(password)) => Some((name, password)),
+            (None, None) => None,
+            _ => {
+                self.problems.push("ETCD_USERNAME and ETCD_PASSWORD need each other".to_owned());
+                None
+            }
+        };
+        let client_files = match (self.optional("ETCD_CERT_FILE"), self.optional("ETCD_KEY_FILE")) {
+            (Some(cert), Some(key)) => Some((PathBuf::from(cert), PathBuf::from(key))),
+            (None, None) => None,
+            _ => {
+                self.problems.push("ETCD_CERT_FILE and ETCD_KEY_FILE need each other".to_owned());
+                None
+            }
+        };
+        let ca_file = self.optional("ETCD_CA_CERT_FILE").map(PathBuf::from);
+        EtcdConfig { endpoints, user, ca_file, client_files }
+    }
+
+    fn pool(&mut self, version: IpVersion) -> Option<DefaultPool> {
+        let [cidr, block, nat, vxlan, nodes] = match version {
+            IpVersion::V4 => [
+                "CALICO_IPV4POOL_CIDR",
+                "CALICO_IPV4POOL_BLOCK_SIZE",
+                "CALICO_IPV4POOL_NAT_OUTGOING",
+                "CALICO_IPV4POOL_VXLAN",
+                "CALICO_IPV4POOL_NODE_SELECTOR",
+            ],
+            IpVersion::V6 => [
+                "CALICO_IPV6POOL_CIDR",
+                "CALICO_IPV6POOL_BLOCK_SIZE",
+                "CALICO_IPV6POOL_NAT_OUTGOING",
+                "CALICO_IPV6POOL_VXLAN",
+                "CALICO_IPV6POOL_NODE_SELECTOR",
+            ],
+        };
+        let wanted = self.text(cidr) != "none";
+        let cidr = if wanted { self.parse(cidr, None, |text| parse_pool_cidr(text, version)) } else { None };
+        let block_size = self.parse(block, 0, |text| parse_block_size(text, version));
+        if let Some(pool) = cidr.filter(|pool| pool.prefix_len() > block_size) {
+            self.problems
+                .push(format!("{block}={block_size}: a block cannot be larger than the pool {pool}"));
+        }
+        let pool = DefaultPool {
+            cidr,
+            block_size,
+            nat_outgoing: self.flag(nat),
+            vxlan: self.parse(vxlan, EncapMode::Never, parse_encap),
+            node_selector: self.text(nodes),
+        };
+        wanted.then_some(pool)
+    }
+}

@@ -1,0 +1,195 @@
+//! Every setting, declared once: `--help`, the README's table and `config.json` are made from this list.
+
+use std::fmt::Write as _;
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Name in the environment.
+    pub name: &'static str,
+    /// Value of a plain daemon when it is not set.
+    pub default: &'static str,
+    /// Value in the managed plugin's `config.json`, where it differs.
+    pub managed: Option<&'static str>,
+    /// What it does, one line.
+    pub help: &'static str,
+    /// Whether users of the managed plugin can set it; a place is fixed by what `config.json` mounts there.
+    pub settable: bool,
+}
+
+const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, default, managed: None, help, settable: true }
+}
+
+const fn place(
+    name: &'static str,
+    default: &'static str,
+    managed: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting { name, default, managed, help, settable: false }
+}
+
+/// Every setting. Names that calico/node or the Go plugin had keep their names and meaning.
+pub const SETTINGS: &[Setting] = &[
+    setting("LOG_LEVEL", "info", "Least severe level that is logged: error, warn, info, debug or trace"),
+    setting("CALICO_DEBUG", "false", "Same as LOG_LEVEL=debug, as the Go plugin had it"),
+    setting(
+        "NODENAME",
+        "",
+        "Calico node name; empty: /var/lib/calico/nodename, then the host's name in lower case",
+    ),
+    setting(
+        "DATASTORE_TYPE",
+        "",
+        "embedded or etcdv3; empty: etcdv3 if ETCD_ENDPOINTS is set, else embedded",
+    ),
+    setting("ETCD_ENDPOINTS", "", "Comma list of etcd URLs, e.g. http://10.0.0.1:2379"),
+    setting("ETCD_USERNAME", "", "etcd user; needs ETCD_PASSWORD"),
+    setting("ETCD_PASSWORD", "", "Password of ETCD_USERNAME"),
+    setting("ETCD_CA_CERT_FILE", "", "PEM file of the CA that signed etcd's certificate"),
+    setting("ETCD_CERT_FILE", "", "PEM file of the client certificate for etcd"),
+    setting("ETCD_KEY_FILE", "", "PEM file of the client certificate's key"),
+    setting("NO_DEFAULT_POOLS", "false", "Do not create IP pools at start"),
+    setting(
+        "CALICO_IPV4POOL_CIDR",
+        "",
+        "IPv4 pool created at start if the datastore has none; empty: 192.168.0.0/16, or the next private prefix that overlaps no route of the host; none: no pool",
+    ),
+    setting("CALICO_IPV4POOL_BLOCK_SIZE", "26", "Prefix length of the IPv4 pool's blocks, 20 to 32"),
+    setting(
+        "CALICO_IPV4POOL_NAT_OUTGOING",
+        "true",
+        "Masquerade traffic from the IPv4 pool to outside all pools",
+    ),
+    setting("CALICO_IPV4POOL_VXLAN", "Never", "VXLAN mode of the IPv4 pool: Never, Always or CrossSubnet"),
+    setting("CALICO_IPV4POOL_NODE_SELECTOR", "all()", "Nodes that may use the IPv4 pool"),
+    setting(
+        "CALICO_IPV6POOL_CIDR",
+        "",
+        "IPv6 pool created at start if the datastore has none; empty: fd80:24e2:f998:72d6::/64; none: no pool",
+    ),
+    setting("CALICO_IPV6POOL_BLOCK_SIZE", "122", "Prefix length of the IPv6 pool's blocks, 116 to 128"),
+    setting(
+        "CALICO_IPV6POOL_NAT_OUTGOING",
+        "false",
+        "Masquerade traffic from the IPv6 pool to outside all pools",
+    ),
+    setting("CALICO_IPV6POOL_VXLAN", "Never", "VXLAN mode of the IPv6 pool: Never, Always or CrossSubnet"),
+    setting("CALICO_IPV6POOL_NODE_SELECTOR", "all()", "Nodes that may use the IPv6 pool"),
+    setting(
+        "CALICO_LIBNETWORK_CREATE_POOLS",
+        "",
+        "Whether --subnet outside every pool makes a pool: true or false; empty: true with the embedded datastore, false with etcd",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_CREATE_PROFILES",
+        "true",
+        "Create a Calico profile for each network that lets its containers reach each other",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_VETH_MTU",
+        "",
+        "MTU of container interfaces in bytes; empty: the smallest of the host's uplinks that are up",
+    ),
+    setting("CALICO_LIBNETWORK_IFPREFIX", "cali", "What interface names inside containers begin with"),
+    setting(
+        "CALICO_LIBNETWORK_SCOPE",
+        "local",
+        "Scope told to Docker: local (addresses are assigned on the node that runs the container) or global",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_CONNECTIVITY_SCOPE",
+        "global",
+        "Connectivity scope told to Docker: global switches swarm's service discovery on",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_V1_SOCKETS",
+        "true",
+        "Also serve the names calico and calico-ipam that the Go plugin had",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_FORWARD_ACCEPT",
+        "auto",
+        "Let accepted packets pass a FORWARD chain that Docker or the distribution set to DROP: auto or never",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_REQUEST_TIMEOUT",
+        "10s",
+        "Time after which a call of Docker is answered with an error, 1s to 25s",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_GC_INTERVAL",
+        "60s",
+        "Time between two searches for endpoints and addresses that nobody owns; 0s: never",
+    ),
+    setting("CALICO_LIBNETWORK_GC_GRACE", "60s", "Least age of what is collected, 10s or more"),
+    place(
+        "CALICO_LIBNETWORK_SOCKET",
+        "",
+        Some("/run/docker/plugins/calico.sock"),
+        "Socket of the managed plugin; empty in a plain daemon",
+    ),
+    place(
+        "CALICO_LIBNETWORK_HOST_RUN",
+        "/run",
+        Some("/host/run"),
+        "The host's /run: Docker's API socket and the v1 sockets' folder are below it",
+    ),
+    place(
+        "CALICO_LIBNETWORK_HOST_VAR_LIB",
+        "/var/lib",
+        Some("/host/var/lib"),
+        "The host's /var/lib: calico/nodename is read below it",
+    ),
+    place(
+        "CALICO_LIBNETWORK_SYSNET",
+        "/proc/sys/net",
+        Some("/host/sysnet"),
+        "A writable /proc/sys/net of the host",
+    ),
+    place(
+        "CALICO_LIBNETWORK_STATE_DIR",
+        "/var/lib/calico-libnetwork",
+        None,
+        "Folder of this node's state, the embedded datastore included",
+    ),
+];
+
+/// The table of all settings in Markdown, as it stands in the README.
+#[must_use]
+pub fn settings_table() -> String {
+    let mut text = String::from("| setting | default | what it does |\n|---|---|---|\n");
+    for Setting { name, default, managed, help, settable } in SETTINGS {
+        let value = |value: &str| if value.is_empty() { "(empty)".to_owned() } else { format!("`{value}`") };
+        let default = match managed {
+            Some(managed) => format!("{}; managed plugin: {}", value(default), value(managed)),
+            None => value(default),
+        };
+        let fixed = if *settable { "" } else { " (fixed in the managed plugin)" };
+        let help = help.replace('|', "\\|");
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "| `{name}` | {default} | {help}{fixed} |");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_row_for_each_setting() {
+        let table = settings_table();
+        assert_eq!(table.lines().count(), SETTINGS.len() + 2);
+        assert!(table.contains("| `NODENAME` | (empty) | "), "{table}");
+        assert!(table.contains("| `/run`; managed plugin: `/host/run` | "), "{table}");
+    }
+
+    #[test]
+    fn no_setting_is_declared_twice() {
+        let mut names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+    }
+}

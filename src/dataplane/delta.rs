@@ -1,0 +1,288 @@
+//! Differences between what is desired and what is there, as batches. Pure.
+
+use super::render::Entries;
+use crate::nft::{Batch, Data, Element, ElementKey, Op, SetContents, Table, TableId};
+use std::collections::BTreeMap;
+
+type Elements = BTreeMap<ElementKey, Option<Data>>;
+
+/// The batch from one state of some sets to another.
+pub(super) fn elements(id: &TableId, before: &Entries, after: &Entries) -> Batch {
+    let mut batch = Batch::new(id.clone());
+    let none = Elements::new();
+    for (set, want) in after {
+        set_delta(&mut batch, set, before.get(set).unwrap_or(&none), want);
+    }
+    batch
+}
+
+fn set_delta(batch: &mut Batch, set: &str, have: &Elements, want: &Elements) {
+    let only = |one: &Elements, other: &Elements| -> Vec<Element> {
+        let differs = |(key, data): &(&ElementKey, &Option<Data>)| other.get(*key) != Some(*data);
+        one.iter()
+            .filter(differs)
+            .map(|(key, data)| Element { key: key.clone(), data: data.clone() })
+            .collect()
+    };
+    batch.elements(set, only(have, want), only(want, have));
+}
+
+/// What it takes to make a table right.
+#[derive(Debug)]
+pub(super) struct Repair {
+    /// All of it, in one transaction.
+    pub(super) batch: Batch,
+    /// What was wrong, as half sentences.
+    pub(super) findings: Vec<String>,
+}
+
+/// Compares a table with how it should be. `None` if nothing is to be done.
+///
+/// Only what differs is changed, in one transaction: rules switch for a packet as a whole, and counters survive. Where
+/// something of ours stands there in another form, which cannot be changed in place, the table is replaced, also in one
+/// transaction; then a packet that is in the middle of the old rules may find its map empty already, because the kernel
+/// switches elements and rules by one counter that each lookup reads anew (`nft_set_elem_active`), and is dropped.
+pub(super) fn repair(id: &TableId, desired: &Table, actual: Option<&Table>) -> Option<Repair> {
+    let Some(actual) = actual else {
+        return Some(Repair {
+            batch: replacement(id, desired),
+            findings: vec!["the table was missing".to_owned()],
+        });
+    };
+    if let Some(finding) = conflict(desired, actual) {
+        return Some(Repair { batch: replacement(id, desired), findings: vec![finding] });
+    }
+    let mut repair = Repair { batch: Batch::new(id.clone()), findings: Vec::new() };
+    repair.add_missing(desired, actual);
+    repair.fix_elements(desired, actual);
+    repair.fix_rules(desired, actual);
+    repair.delete_extra(desired, actual);
+    (!repair.findings.is_empty()).then_some(repair)
+}
+
+/// What is there under one of our names and cannot become ours.
+fn conflict(desired: &Table, actual: &Table) -> Option<String> {
+    if desired.flags != actual.flags {
+        return Some("the table had other flags".to_owned());
+    }
+    let chain =
+        desired.chains.values().find(|want| actual.chains.get(&want.name).is_some_and(|have| have != *want));
+    if let Some(chain) = chain {
+        return Some(format!("chain {} had another form", chain.name));
+    }
+    let differs =
+        |want: &&SetContents| actual.sets.get(&want.set.name).is_some_and(|have| have.set != want.set);
+    desired.sets.values().find(differs).map(|want| format!("set {} had another form", want.set.name))
+}
+
+impl Repair {
+    fn found(&mut self, finding: String, ops: impl IntoIterator<Item = Op>) {
+        self.findings.push(finding);
+        self.batch.ops.extend(ops);
+    }
+
+    fn add_missing(&mut self, desired: &Table, actual: &Table) {
+        for (name, want) in desired.sets.iter().filter(|(name, _)| !actual.sets.contains_key(*name)) {
+            self.found(format!("set {name} was missing"), [Op::AddSet(want.set.clone())]);
+        }
+        for (name, want) in desired.chains.iter().filter(|(name, _)| !actual.chains.contains_key(*name)) {
+            self.found(format!("chain {name} was missing"), [Op::AddChain(want.clone())]);
+        }
+    }
+
+    fn fix_elements(&mut self, desired: &Table, actual: &Table) {
+        let none = Elements::new();
+        for (name, want) in &desired.sets {
+            let have = actual.sets.get(name).map_or(&none, |contents| &contents.elements);
+            if *have != want.elements {
+                set_delta(&mut self.batch, name, have, &want.elements);
+                self.findings.push(format!("set {name} had other elements"));
+            }
+        }
+    }
+
+    fn fix_rules(&mut self, desired: &Table, actual: &Table) {
+        let none = Vec::new();
+        for (chain, want) in &desired.rules {
+            let have = actual.rules.get(chain).unwrap_or(&none);
+            if have.len() != want.len() || have.iter().zip(want).any(|(h, w)| !h.same_as(w)) {
+                let rules = want.iter().map(|rule| Op::AddRule(rule.clone()));
+                let ops: Vec<Op> = std::iter::once(Op::FlushChain(chain.clone())).chain(rules).collect();
+                self.found(format!("chain {chain} had other rules"), ops);
+            }
+        }
+    }
+
+    /// What refers goes before what it refers to: rules, then maps, then chains. Anonymous sets go with their rules.
+    fn delete_extra(&mut self, desired: &Table, actual: &Table) {
+        let chains: Vec<&String> =
+            actual.chains.keys().filter(|name| !desired.chains.contains_key(*name)).collect();
+        let sets =
+            actual.sets.keys().filter(|name| !desired.sets.contains_key(*name) && !name.starts_with("__"));
+        self.batch.ops.extend(chains.iter().map(|name| Op::FlushChain((*name).clone())));
+        for name in sets {
+            self.found(format!("set {name} is none of ours"), [Op::DeleteSet(name.clone())]);
+        }
+        for name in chains {
+            self.found(format!("chain {name} is none of ours"), [Op::DeleteChain(name.clone())]);
+        }
+    }
+}
+
+/// The batch that makes the table right whatever stands there now: it is added (so that it exists), deleted and made.
+pub(super) fn replacement(id: &TableId, desired: &Table) -> Batch {
+    let mut batch = Batch::new(id.clone());
+    batch.ops = vec![Op::AddTable, Op::DeleteTable, Op::AddTable];
+    batch.ops.extend(desired.sets.values().map(|contents| Op::AddSet(contents.set.clone())));
+    // Chains that nobody calls first: rules and verdicts refer to chains, and hooks go live with their rules.
+    batch.ops.extend(desired.chains.values().map(|chain| Op::AddChain(chain.clone())));
+    for (name, contents) in &desired.sets {
+        set_delta(&mut batch, name, &Elements::new(), &contents.elements);
+    }
+    batch.ops.extend(desired.rules.values().flatten().map(|rule| Op::AddRule(rule.clone())));
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::desired::Desired;
+    use crate::dataplane::{Options, render};
+    use crate::nft::{Chain, Rule, Set, SetData, Verdict};
+    use proptest::prelude::*;
+
+    /// What the kernel does with a batch, including what it refuses.
+    fn commit(table: Option<Table>, batch: &Batch) -> Option<Table> {
+        let mut table = table;
+        for op in &batch.ops {
+            if let Op::AddTable = op {
+                table.get_or_insert_default();
+                continue;
+            }
+            let there = table.as_mut().expect("the table exists");
+            match op {
+                Op::DeleteTable => table = None,
+                Op::AddChain(chain) => {
+                    assert!(
+                        there
+                            .chains
+                            .insert(chain.name.clone(), chain.clone())
+                            .is_none_or(|old| old == *chain)
+                    );
+                    there.rules.entry(chain.name.clone()).or_default();
+                }
+                Op::DeleteChain(name) => {
+                    let refers =
+                        |v: &Verdict| matches!(v, Verdict::Jump(to) | Verdict::Goto(to) if to == name);
+                    let data = there.sets.values().flat_map(|set| set.elements.values()).flatten();
+                    assert!(
+                        !data.into_iter().any(|d| matches!(d, Data::Verdict(v) if refers(v))),
+                        "{name} is in use"
+                    );
+                    there.chains.remove(name).expect("the chain exists");
+                    there.rules.remove(name);
+                }
+                Op::FlushChain(name) => there.rules.get_mut(name).expect("the chain exists").clear(),
+                Op::AddRule(rule) => {
+                    there.rules.get_mut(&rule.chain).expect("the chain exists").push(rule.clone())
+                }
+                Op::AddSet(set) => {
+                    let contents = SetContents { set: set.clone(), elements: Elements::new() };
+                    assert!(there.sets.insert(set.name.clone(), contents).is_none());
+                }
+                Op::DeleteSet(name) => assert!(there.sets.remove(name).is_some()),
+                Op::AddElements { set, elements } => {
+                    let set = there.sets.get_mut(set).expect("the set exists");
+                    for e in elements {
+                        assert!(set.elements.insert(e.key.clone(), e.data.clone()).is_none());
+                    }
+                }
+                Op::DeleteElements { set, elements } => {
+                    let set = there.sets.get_mut(set).expect("the set exists");
+                    elements.iter().for_each(|e| assert!(set.elements.remove(&e.key).is_some()));
+                }
+                Op::AddTable | Op::DeleteRule { .. } => unreachable!(),
+            }
+        }
+        table
+    }
+
+    fn desired() -> Table {
+        let mut desired = Desired::default();
+        for name in ["cali1", "cali2"] {
+            desired.endpoints.insert(name.parse().unwrap());
+        }
+        render::table(&desired, &Options::default())
+    }
+
+    /// One thing that somebody may do to our table.
+    fn disturb(table: &mut Table, stroke: usize, pick: usize) {
+        let chain = table.chains.keys().nth(pick % table.chains.len()).cloned().unwrap_or_default();
+        let set = table.sets.keys().nth(pick % table.sets.len()).cloned().unwrap_or_default();
+        let extra = format!("extra{pick}");
+        match stroke {
+            0 => table.flags = 1,
+            1 => drop(table.rules.entry(chain).or_default().pop()),
+            2 => table.rules.entry(chain.clone()).or_default().insert(0, Rule::in_chain(&chain).accept()),
+            3 => {
+                table.chains.remove(&chain);
+                table.rules.remove(&chain);
+                table.rules.values_mut().for_each(Vec::clear);
+                table.sets.values_mut().for_each(|contents| contents.elements.clear());
+            }
+            4 => {
+                table.chains.insert(extra.clone(), Chain { name: extra.clone(), base: None });
+                let to_extra = Element::entry(vec![1; 16], Data::Verdict(Verdict::Goto(extra.clone())));
+                table.rules.insert(extra, Vec::new());
+                if let Some(map) = table.sets.get_mut("from-wl") {
+                    map.elements.insert(to_extra.key, to_extra.data);
+                }
+            }
+            5 => table.sets.get_mut(&set).unwrap().elements.clear(),
+            6 => {
+                let foreign =
+                    Set { name: extra.clone(), key: Vec::new(), data: SetData::None, interval: false };
+                table.sets.insert(extra, SetContents { set: foreign, elements: Elements::new() });
+            }
+            7 => table.sets.get_mut(&set).unwrap().set.interval ^= true,
+            8 => drop(table.sets.remove(&set)),
+            _ => table.chains.get_mut(&chain).unwrap().base = None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_done_to_the_table_one_batch_puts_it_right(
+            strokes in proptest::collection::vec((0_usize..10, any::<usize>()), 0..6),
+        ) {
+            let want = desired();
+            let mut actual = want.clone();
+            for (stroke, pick) in strokes {
+                disturb(&mut actual, stroke, pick);
+            }
+            let id = render::table_id();
+            match repair(&id, &want, Some(&actual)) {
+                None => prop_assert_eq!(actual, want),
+                Some(repair) => prop_assert_eq!(commit(Some(actual), &repair.batch), Some(want)),
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_table_is_made_and_a_right_one_left_alone() {
+        let (id, want) = (render::table_id(), desired());
+        let repair = super::repair(&id, &want, None).unwrap();
+        assert_eq!(repair.findings, ["the table was missing"]);
+        assert_eq!(commit(None, &repair.batch).as_ref(), Some(&want));
+        assert!(super::repair(&id, &want, Some(&want)).is_none());
+    }
+
+    #[test]
+    fn one_lost_element_costs_one_operation() {
+        let (id, want) = (render::table_id(), desired());
+        let mut actual = want.clone();
+        actual.sets.get_mut("to-wl").unwrap().elements.pop_first();
+        let repair = super::repair(&id, &want, Some(&actual)).unwrap();
+        assert_eq!(repair.batch.ops.len(), 1);
+    }
+}

@@ -1,0 +1,45 @@
+//! What a caller of the dataplane can be told.
+
+use super::{PortMap, Protocol};
+use crate::model::IfaceName;
+use crate::nft::NftError;
+
+/// Why a verb was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// The kernel's packet filter could not be changed or read.
+    #[error("{attempt}: {source}")]
+    Kernel {
+        /// What was attempted.
+        attempt: &'static str,
+        /// Why it failed.
+        source: NftError,
+    },
+    /// Somebody else publishes that port.
+    #[error("port {port}/{protocol} of the host is already published for endpoint {holder}")]
+    PortTaken {
+        /// The host's port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// Host side interface of the endpoint that has it.
+        holder: IfaceName,
+    },
+    /// A mapping makes no sense.
+    #[error("port mapping {map} cannot be published: {why}")]
+    Port {
+        /// The mapping.
+        map: PortMap,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The interface is none of an endpoint.
+    #[error("interface {0} does not belong to an endpoint: its name does not begin with cali")]
+    ForeignInterface(IfaceName),
+    /// A rule in Docker's FORWARD chain could not be removed.
+    #[error("remove our rules from FORWARD: {0}")]
+    Guard(String),
+    /// The worker has ended.
+    #[error("the dataplane has stopped")]
+    Stopped,
+}

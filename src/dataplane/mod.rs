@@ -1,0 +1,164 @@
+//! The host's packet filter and NAT, kept as they should be.
+//!
+//! [`Dataplane`] is the door, [`Worker`] the one task that owns the state: what is desired, the socket, and the timers.
+//! A verb records what is desired, commits the smallest batch that brings the kernel there, and answers. When anybody
+//! else touches our table, when a commit fails, and every few minutes, the whole table is read back and repaired in one
+//! batch. Nothing is taken away when the task ends: containers keep their traffic while the plugin is replaced.
+//!
+//! ```text
+//! verb -> Desired -> render -> delta -> nft::Socket -> kernel
+//!                                ^                        |
+//!                                +---- dump  <- notification, timer
+//! ```
+//!
+//! `render` says what stands in `table inet calico-docker`; `guard` and `legacy` keep the one rule that Docker's
+//! `FORWARD DROP` makes necessary. Foreign tables are otherwise never touched.
+
+mod delta;
+mod desired;
+mod error;
+mod felix;
+mod guard;
+mod legacy;
+mod options;
+mod port;
+mod render;
+mod schedule;
+mod worker;
+
+pub use error::DataplaneError;
+pub use felix::felix_signs;
+pub use options::{ForwardAccept, HostAction, LegacyTools, Marks, Options, Timing};
+pub use port::{PortMap, Protocol};
+pub use worker::{Status, Worker};
+
+use crate::model::{Cidr, IfaceName};
+use desired::Verb;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Verbs waiting for the worker. Each caller waits for its answer, so this bounds callers, and callers are bounded by
+/// the server; the value only has to be large enough for a burst of container starts.
+const QUEUE: usize = 256;
+
+/// What the packet filter has to know of an IP pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolNat {
+    /// The pool's prefix.
+    pub cidr: Cidr,
+    /// Whether traffic from the pool to destinations outside every pool leaves under the host's address.
+    pub nat_outgoing: bool,
+}
+
+/// The door to the host's packet filter. Cheap to clone. Every verb is idempotent.
+///
+/// Before [`Dataplane::ensure`] verbs only record what is desired; so a restarted process first tells everything it
+/// knows and then has the kernel's state adopted in one step.
+#[derive(Debug, Clone)]
+pub struct Dataplane {
+    requests: mpsc::Sender<Request>,
+    status: watch::Receiver<Status>,
+}
+
+#[derive(Debug)]
+struct Request {
+    verb: Verb,
+    answer: oneshot::Sender<Result<(), DataplaneError>>,
+}
+
+impl Dataplane {
+    /// A door and the worker behind it. Nothing happens before [`Worker::run`] runs.
+    #[must_use]
+    pub fn new(options: Options) -> (Self, Worker) {
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (worker, status) = Worker::new(options, inbox);
+        (Self { requests, status }, worker)
+    }
+
+    /// How the last work on the kernel went; a [`watch`] that changes when it does.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Puts our table in force, or adopts it if it stands, and guards Docker's FORWARD chain from now on.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again in the background.
+    pub async fn ensure(&self) -> Result<(), DataplaneError> {
+        self.ask(Verb::Ensure).await
+    }
+
+    /// Compares the kernel with what is desired and repairs it.
+    ///
+    /// # Errors
+    /// As [`Dataplane::ensure`].
+    pub async fn resync(&self) -> Result<(), DataplaneError> {
+        self.ask(Verb::Resync).await
+    }
+
+    /// The pools of both families, all of them, also disabled ones.
+    ///
+    /// # Errors
+    /// The kernel refused; the pools stay desired and it is tried again in the background.
+    pub async fn set_pools(&self, pools: &[PoolNat]) -> Result<(), DataplaneError> {
+        self.ask(Verb::SetPools(pools.to_vec())).await
+    }
+
+    /// The bridges that are Docker's: `docker0`, `docker_gwbridge`, `br-<network>`, and those with names of the
+    /// user's. What goes out to them is left to Docker's own rules.
+    ///
+    /// # Errors
+    /// As [`Dataplane::set_pools`].
+    pub async fn set_docker_bridges(&self, bridges: &[IfaceName]) -> Result<(), DataplaneError> {
+        self.ask(Verb::SetBridges(bridges.iter().cloned().collect())).await
+    }
+
+    /// Opens the interface of an endpoint. Until then, and after [`Dataplane::remove_endpoint`], all that comes from
+    /// it or goes to it is dropped.
+    ///
+    /// # Errors
+    /// The kernel refused, or the interface's name does not begin with `cali`: the endpoint stays closed.
+    pub async fn add_endpoint(&self, iface: &IfaceName) -> Result<(), DataplaneError> {
+        self.ask(Verb::AddEndpoint(iface.clone())).await
+    }
+
+    /// Closes the interface of an endpoint and takes its published ports back. Established connections end as well.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again in the background.
+    pub async fn remove_endpoint(&self, iface: &IfaceName) -> Result<(), DataplaneError> {
+        self.ask(Verb::RemoveEndpoint(iface.clone())).await
+    }
+
+    /// Publishes exactly these ports of an endpoint.
+    ///
+    /// # Errors
+    /// [`DataplaneError::PortTaken`], [`DataplaneError::Port`], or the kernel refused: the endpoint's ports are as
+    /// they were before.
+    pub async fn publish_ports(&self, iface: &IfaceName, ports: &[PortMap]) -> Result<(), DataplaneError> {
+        self.ask(Verb::Publish(iface.clone(), ports.to_vec())).await
+    }
+
+    /// Takes all published ports of an endpoint back.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again in the background.
+    pub async fn revoke_ports(&self, iface: &IfaceName) -> Result<(), DataplaneError> {
+        self.ask(Verb::Revoke(iface.clone())).await
+    }
+
+    /// Removes our table and our rules in Docker's FORWARD chains, for an uninstall. What is desired stays recorded;
+    /// [`Dataplane::ensure`] puts all of it in force again.
+    ///
+    /// # Errors
+    /// What could not be removed; the rest is gone.
+    pub async fn remove_all(&self) -> Result<(), DataplaneError> {
+        self.ask(Verb::RemoveAll).await
+    }
+
+    async fn ask(&self, verb: Verb) -> Result<(), DataplaneError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request { verb, answer }).await.map_err(|_| DataplaneError::Stopped)?;
+        answered.await.map_err(|_| DataplaneError::Stopped)?
+    }
+}

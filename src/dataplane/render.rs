@@ -1,0 +1,445 @@
+//! Desired state into the objects of `table inet calico-docker`. Pure.
+//!
+//! | hook, priority | chain | what it does |
+//! |---|---|---|
+//! | prerouting -300 | `raw-prerouting` | clears our mark bits; `rpf` drops spoofed sources |
+//! | prerouting -105, output -105 | `nat-prerouting`, `nat-output` | published ports |
+//! | forward -10 | `forward` | `wl-forward` asks the dispatch maps, `wl-accept` marks and accepts |
+//! | input -10 | `input` | `wl-to-host` |
+//! | postrouting 110 | `postrouting` | masquerade |
+//!
+//! The maps `from-wl` and `to-wl` hold one element per endpoint, which goes to a *shape*: a chain shared by all
+//! endpoints to which the same rules apply. A shape accepts by setting the accept mark and returning, and drops
+//! otherwise; there is one pair of them now, `shape-from-open` and `shape-to-open`.
+
+use super::desired::{Desired, Part};
+use super::{HostAction, Options, PortMap};
+use crate::model::{Cidr, IfaceName, IpVersion};
+use crate::nft::{
+    BaseChain, Chain, ChainKind, Data, DataType, ElementKey, Family, Hook, Rule, Set, SetContents, SetData,
+    Table, TableId, Verdict, concat, ifname, interval_elements,
+};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Elements by set.
+pub(super) type Entries = BTreeMap<&'static str, BTreeMap<ElementKey, Option<Data>>>;
+
+const CALI: &str = "cali*";
+const UDP: u8 = 17;
+const VXLAN_PORT: u16 = 4789;
+const IPIP: u8 = 4;
+/// What a container's neighbour and multicast listener discovery needs of its host: MLD 130 to 132, router and
+/// neighbour solicitation and advertisement (`felix/rules/static.go`, `filterWorkloadToHostChain`).
+const ICMPV6_TO_HOST: [u8; 6] = [130, 131, 132, 133, 135, 136];
+
+/// The bridges that every engine may have, named before they exist.
+const DOCKER_BRIDGES: [&str; 2] = ["docker0", "docker_gwbridge"];
+
+const FROM_WL: &str = "from-wl";
+const TO_WL: &str = "to-wl";
+const BRIDGES: &str = "docker-bridges";
+const ICMPV6: &str = "icmpv6-to-host";
+
+/// Names of what exists once for each family.
+struct Names {
+    family: Family,
+    masq: &'static str,
+    all: &'static str,
+    ports: &'static str,
+    ports_at: &'static str,
+    hairpin: &'static str,
+    address: DataType,
+}
+
+const NAMES4: Names = Names {
+    family: Family::Ip,
+    masq: "pool-masq4",
+    all: "pool-all4",
+    ports: "ports4",
+    ports_at: "ports4-at",
+    hairpin: "hairpin4",
+    address: DataType::Ipv4Addr,
+};
+
+const NAMES6: Names = Names {
+    family: Family::Ip6,
+    masq: "pool-masq6",
+    all: "pool-all6",
+    ports: "ports6",
+    ports_at: "ports6-at",
+    hairpin: "hairpin6",
+    address: DataType::Ipv6Addr,
+};
+
+const FAMILIES: [&Names; 2] = [&NAMES4, &NAMES6];
+
+/// Our table.
+pub(super) fn table_id() -> TableId {
+    TableId::new(Family::Inet, "calico-docker")
+}
+
+/// The whole table as it should be.
+pub(super) fn table(desired: &Desired, options: &Options) -> Table {
+    let mut table = Table::default();
+    for set in sets() {
+        table.sets.insert(set.name.clone(), SetContents { set, elements: BTreeMap::new() });
+    }
+    for entries in all_entries(desired) {
+        for (set, elements) in entries {
+            if let Some(contents) = table.sets.get_mut(set) {
+                contents.elements.extend(elements);
+            }
+        }
+    }
+    for (name, base) in chains() {
+        table.chains.insert(name.to_owned(), Chain { name: name.to_owned(), base });
+        table.rules.insert(name.to_owned(), Vec::new());
+    }
+    for rule in rules(options) {
+        table.rules.entry(rule.chain.clone()).or_default().push(rule);
+    }
+    table
+}
+
+fn all_entries(desired: &Desired) -> Vec<Entries> {
+    let mut all = vec![
+        entries(desired, &Part::Pools),
+        entries(desired, &Part::Bridges),
+        entries(desired, &Part::Ports),
+        BTreeMap::from([(ICMPV6, ICMPV6_TO_HOST.iter().map(|t| (key(vec![*t]), None)).collect())]),
+    ];
+    all.extend(desired.endpoints.iter().map(|iface| entries(desired, &Part::Endpoint(iface.clone()))));
+    all
+}
+
+/// The elements of one part. Sets that the part can fill are there even if they are empty.
+pub(super) fn entries(desired: &Desired, part: &Part) -> Entries {
+    match part {
+        Part::Pools => pools(desired),
+        Part::Bridges => {
+            let told = desired.bridges.iter().map(IfaceName::as_str);
+            let names = told.chain(DOCKER_BRIDGES).map(|name| (key(ifname(name)), None));
+            BTreeMap::from([(BRIDGES, names.collect())])
+        }
+        Part::Ports => ports(desired),
+        Part::Endpoint(iface) => {
+            let present = desired.endpoints.contains(iface);
+            let entry = |shape: &str| {
+                let goto = Data::Verdict(Verdict::Goto(shape.to_owned()));
+                present.then(|| (key(ifname(iface.as_str())), Some(goto))).into_iter().collect()
+            };
+            BTreeMap::from([(FROM_WL, entry("shape-from-open")), (TO_WL, entry("shape-to-open"))])
+        }
+    }
+}
+
+fn key(bytes: Vec<u8>) -> ElementKey {
+    ElementKey { bytes, end: false }
+}
+
+fn pools(desired: &Desired) -> Entries {
+    let mut entries = Entries::new();
+    for (names, version) in [(&NAMES4, IpVersion::V4), (&NAMES6, IpVersion::V6)] {
+        let of_family = || desired.pools.iter().filter(move |pool| pool.cidr.version() == version);
+        entries.insert(names.all, intervals(of_family().map(|pool| pool.cidr)));
+        entries.insert(
+            names.masq,
+            intervals(of_family().filter(|pool| pool.nat_outgoing).map(|pool| pool.cidr)),
+        );
+    }
+    entries
+}
+
+fn intervals(cidrs: impl Iterator<Item = Cidr>) -> BTreeMap<ElementKey, Option<Data>> {
+    let elements = interval_elements(cidrs.map(|cidr| (cidr.base(), cidr.prefix_len())));
+    elements.into_iter().map(|element| (element.key, element.data)).collect()
+}
+
+fn ports(desired: &Desired) -> Entries {
+    let mut entries = Entries::new();
+    for names in FAMILIES {
+        for set in [names.ports, names.ports_at, names.hairpin] {
+            entries.insert(set, BTreeMap::new());
+        }
+    }
+    for port in desired.ports.values().flatten() {
+        let names = if port.container.is_ipv4() { &NAMES4 } else { &NAMES6 };
+        for (set, key, data) in port_entries(names, port) {
+            entries.entry(set).or_default().insert(key, data);
+        }
+    }
+    entries
+}
+
+fn port_entries(names: &Names, map: &PortMap) -> [(&'static str, ElementKey, Option<Data>); 2] {
+    let container = octets(map.container.ip());
+    let protocol = [map.protocol.number()];
+    let host_port = map.host_port.to_be_bytes();
+    let (set, from) = match map.particular_host() {
+        Some(host) => (names.ports_at, concat(&[&octets(host), &protocol, &host_port])),
+        None => (names.ports, concat(&[&protocol, &host_port])),
+    };
+    let to = Data::Value(concat(&[&container, &map.container.port().to_be_bytes()]));
+    [(set, key(from), Some(to)), (names.hairpin, key(concat(&[&container, &container])), None)]
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+fn sets() -> Vec<Set> {
+    let set = |name: &str, key: &[DataType], data: SetData, interval: bool| Set {
+        name: name.to_owned(),
+        key: key.to_vec(),
+        data,
+        interval,
+    };
+    let mut all = vec![
+        set(FROM_WL, &[DataType::Ifname], SetData::Verdict, false),
+        set(TO_WL, &[DataType::Ifname], SetData::Verdict, false),
+        set(BRIDGES, &[DataType::Ifname], SetData::None, false),
+        set(ICMPV6, &[DataType::Icmpv6Type], SetData::None, false),
+    ];
+    for names in FAMILIES {
+        let (address, protocol, port) = (names.address, DataType::InetProto, DataType::InetService);
+        let target = SetData::Value(vec![address, port]);
+        all.push(set(names.masq, &[address], SetData::None, true));
+        all.push(set(names.all, &[address], SetData::None, true));
+        all.push(set(names.ports, &[protocol, port], target.clone(), false));
+        all.push(set(names.ports_at, &[address, protocol, port], target, false));
+        all.push(set(names.hairpin, &[address, address], SetData::None, false));
+    }
+    all
+}
+
+/// All chains. Those of the filter kind run before the `filter` priority 0 of iptables and Docker, so that the mark is
+/// set when their rules look at it. Destination NAT runs just before Docker's (-100), source NAT after it (100): what
+/// Docker has translated is left alone.
+fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
+    let base = |kind, hook, priority| Some(BaseChain { kind, hook, priority, drop: false });
+    vec![
+        ("raw-prerouting", base(ChainKind::Filter, Hook::Prerouting, -300)),
+        ("nat-prerouting", base(ChainKind::Nat, Hook::Prerouting, -105)),
+        ("nat-output", base(ChainKind::Nat, Hook::Output, -105)),
+        ("forward", base(ChainKind::Filter, Hook::Forward, -10)),
+        ("input", base(ChainKind::Filter, Hook::Input, -10)),
+        ("postrouting", base(ChainKind::Nat, Hook::Postrouting, 110)),
+        ("rpf", None),
+        ("wl-forward", None),
+        ("wl-accept", None),
+        ("wl-to-host", None),
+        ("from-dispatch", None),
+        ("to-dispatch", None),
+        ("shape-from-open", None),
+        ("shape-to-open", None),
+    ]
+}
+
+fn rules(options: &Options) -> Vec<Rule> {
+    [prerouting(options), published(), forward(options), shapes(options), input(options), postrouting()]
+        .concat()
+}
+
+/// Nobody outside may bring our marks along, and no endpoint may send under an address that is not routed to it
+/// (strict reverse path, as Felix's raw PREROUTING). A probe for duplicate addresses has no source yet; kernels
+/// before 6 would drop it.
+fn prerouting(options: &Options) -> Vec<Rule> {
+    const NEIGHBOUR_SOLICIT: u8 = 135;
+    let (raw, rpf) = (|| Rule::in_chain("raw-prerouting"), || Rule::in_chain("rpf"));
+    let unspecified = (vec![0; 16], vec![0xff; 16]);
+    vec![
+        raw().set_mark(options.marks.both(), 0),
+        raw().iifname(CALI).jump("rpf"),
+        rpf().icmpv6(NEIGHBOUR_SOLICIT).address(Family::Ip6, true, unspecified).verdict(Verdict::Return),
+        rpf().spoofed().drop_because("RPF"),
+    ]
+}
+
+/// Ports of one address of the host come before ports of all its addresses. From elsewhere nothing for 127.0.0.0/8
+/// counts: `route_localnet` is on for endpoints, and ports published on localhost are the host's own. IPv6 has no
+/// `route_localnet`: a connection to `::1` could not leave, so it stays with whoever listens there.
+fn published() -> Vec<Rule> {
+    let outside = Rule::in_chain("nat-prerouting").family(Family::Ip);
+    let local = Rule::in_chain("nat-output").family(Family::Ip6);
+    let mut localhost6 = vec![0; 15];
+    localhost6.push(1);
+    let mut rules = vec![
+        outside.address(Family::Ip, false, localhost()).verdict(Verdict::Return),
+        local.address(Family::Ip6, false, (localhost6, vec![0xff; 16])).verdict(Verdict::Return),
+    ];
+    for chain in ["nat-prerouting", "nat-output"] {
+        for names in FAMILIES {
+            let rule = || Rule::in_chain(chain).family(names.family);
+            rules.push(rule().dnat_by_port(names.family, true, names.ports_at));
+            rules.push(rule().to_this_host().dnat_by_port(names.family, false, names.ports));
+        }
+    }
+    rules
+}
+
+/// Packets of endpoints need the consent of both ends. What goes out to one of Docker's bridges is not marked: Docker
+/// up to 27 keeps unpublished containers apart by the DROP policy of FORWARD alone, and our mark would override it.
+/// The mark is asked for after each dispatch, because a packet that is under way while a batch switches may meet a map
+/// that leads to a new shape whose rules it does not see yet.
+fn forward(options: &Options) -> Vec<Rule> {
+    let forward = || Rule::in_chain("forward");
+    let wl = || Rule::in_chain("wl-forward");
+    let accept = || Rule::in_chain("wl-accept");
+    let (from, to) = (|| Rule::in_chain("from-dispatch"), || Rule::in_chain("to-dispatch"));
+    let (unknown, undecided) = ("unknown workload interface", "no rule accepted");
+    let marks = options.marks;
+    vec![
+        forward().iifname(CALI).goto("wl-forward"),
+        forward().oifname(CALI).goto("wl-forward"),
+        wl().iifname(CALI).jump("from-dispatch"),
+        wl().iifname(CALI).unmarked(marks.accept).drop_because(undecided),
+        wl().oifname(CALI).jump("to-dispatch"),
+        wl().oifname(CALI).unmarked(marks.accept).drop_because(undecided),
+        wl().goto("wl-accept"),
+        accept().set_mark(marks.both(), 0),
+        accept().oifname_in(BRIDGES).accept(),
+        accept().set_mark(marks.pass, marks.accept),
+        accept().accept(),
+        from().iifname_vmap(FROM_WL),
+        from().drop_because(unknown),
+        to().oifname_vmap(TO_WL),
+        to().drop_because(unknown),
+    ]
+}
+
+/// The order is Felix's (`felix/rules/endpoints.go`): what is established passes, what is invalid does not, and no
+/// endpoint may wrap its packets up to carry them past the rules.
+fn shapes(options: &Options) -> Vec<Rule> {
+    const INVALID: u32 = 1;
+    const ESTABLISHED_OR_RELATED: u32 = 6;
+    let marks = options.marks;
+    let mut rules = Vec::new();
+    for (chain, from) in [("shape-from-open", true), ("shape-to-open", false)] {
+        let rule = || Rule::in_chain(chain);
+        rules.push(rule().ct_state(ESTABLISHED_OR_RELATED).goto("wl-accept"));
+        rules.push(rule().ct_state(INVALID).drop_because("invalid connection state"));
+        rules.push(rule().set_mark(marks.both(), 0));
+        if from {
+            rules.push(rule().dport(UDP, VXLAN_PORT).drop_because("VXLAN from a workload"));
+            rules.push(rule().l4proto(IPIP).drop_because("IPIP from a workload"));
+        }
+        rules.push(rule().set_mark(marks.pass, marks.accept));
+    }
+    rules
+}
+
+fn input(options: &Options) -> Vec<Rule> {
+    let host = || Rule::in_chain("wl-to-host");
+    let mut rules = vec![
+        Rule::in_chain("input").iifname(CALI).goto("wl-to-host"),
+        host().icmpv6_in(ICMPV6).accept(),
+        host().jump("from-dispatch"),
+        host().unmarked(options.marks.accept).drop_because("no rule accepted"),
+    ];
+    match options.host_action {
+        HostAction::Drop => rules.push(host().drop_because("DefaultEndpointToHostAction")),
+        HostAction::Accept => rules.push(host().accept()),
+        HostAction::Return => {}
+    }
+    rules
+}
+
+/// natOutgoing; and two cases of published ports in which the reply would not find its way back: the client is the
+/// container itself, or the host under its localhost address.
+fn postrouting() -> Vec<Rule> {
+    let rule = || Rule::in_chain("postrouting");
+    let mut rules = Vec::new();
+    for names in FAMILIES {
+        let f = names.family;
+        rules.push(
+            rule()
+                .family(f)
+                .address_in(f, true, names.masq, false)
+                .address_in(f, false, names.all, true)
+                .masquerade(),
+        );
+        rules.push(rule().family(f).address_pair_in(f, names.hairpin).masquerade());
+    }
+    rules.push(rule().oifname(CALI).family(Family::Ip).address(Family::Ip, true, localhost()).masquerade());
+    rules
+}
+
+/// 127.0.0.0/8 as address and mask.
+fn localhost() -> (Vec<u8>, Vec<u8>) {
+    (vec![127, 0, 0, 0], vec![0xff, 0, 0, 0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::{PoolNat, Protocol};
+    use crate::nft::Expr;
+
+    fn full() -> Table {
+        let mut desired = Desired::default();
+        desired.endpoints.insert(IfaceName::new("cali1").unwrap());
+        desired.bridges.insert(IfaceName::new("br-0123456789ab").unwrap());
+        desired.pools = vec![PoolNat { cidr: "10.0.0.0/8".parse().unwrap(), nat_outgoing: true }];
+        let map = |host_ip: Option<&str>, to: &str| PortMap {
+            protocol: Protocol::Udp,
+            host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+            host_port: 53,
+            container: to.parse().unwrap(),
+        };
+        let ports = vec![map(None, "10.0.0.1:53"), map(Some("fd00::1:1"), "[fd00::1]:53")];
+        desired.ports.insert(IfaceName::new("cali1").unwrap(), ports);
+        table(&desired, &Options::default())
+    }
+
+    #[test]
+    fn everything_that_is_referred_to_exists() {
+        let table = full();
+        let target = |verdict: &Verdict| match verdict {
+            Verdict::Jump(chain) | Verdict::Goto(chain) => {
+                assert!(table.chains.contains_key(chain), "{chain}")
+            }
+            _ => {}
+        };
+        for rule in table.rules.values().flatten() {
+            assert!(table.chains.contains_key(&rule.chain), "{}", rule.chain);
+            for expr in &rule.exprs {
+                match expr {
+                    Expr::Verdict(verdict) => target(verdict),
+                    Expr::Lookup { set, .. }
+                    | Expr::MapLookup { map: set, .. }
+                    | Expr::VerdictLookup { map: set, .. } => {
+                        assert!(table.sets.contains_key(set), "{set}");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for data in table.sets.values().flat_map(|contents| contents.elements.values()).flatten() {
+            if let Data::Verdict(verdict) = data {
+                target(verdict);
+            }
+        }
+    }
+
+    #[test]
+    fn each_fact_stands_in_its_set() {
+        let table = full();
+        let count = |set: &str| table.sets[set].elements.len();
+        assert_eq!((count(FROM_WL), count(TO_WL), count(BRIDGES)), (1, 1, 3));
+        assert_eq!((count("pool-masq4"), count("pool-all4"), count("pool-all6")), (2, 2, 0));
+        assert_eq!((count("ports4"), count("ports4-at"), count("hairpin4")), (1, 0, 1));
+        assert_eq!((count("ports6"), count("ports6-at"), count("hairpin6")), (0, 1, 1));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_there_has_no_elements_but_names_its_sets() {
+        let part = Part::Endpoint(IfaceName::new("cali9").unwrap());
+        let entries = entries(&Desired::default(), &part);
+        assert_eq!(entries.keys().copied().collect::<Vec<_>>(), [FROM_WL, TO_WL]);
+        assert!(entries.values().all(BTreeMap::is_empty));
+    }
+}

@@ -1,0 +1,308 @@
+//! The task that owns the state.
+
+use super::delta::{self, Repair};
+use super::desired::{Desired, Verb};
+use super::schedule::Schedule;
+use super::{DataplaneError, Options, Request, guard, legacy, render};
+use crate::nft::{Batch, Change, Monitor, NftError, Op, Socket};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often a repair is begun again because the ruleset changed under it, before the table is replaced blindly.
+const ATTEMPTS: u32 = 5;
+/// Pause before subscribing again after the subscription failed.
+const RESUBSCRIBE: Duration = Duration::from_secs(1);
+
+/// How the packet filter stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether the kernel had what is desired when last seen.
+    pub in_force: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// How often something that others had changed was repaired.
+    pub repairs: u64,
+    /// What is wrong with the FORWARD chains; each is tried again.
+    pub warnings: Vec<String>,
+}
+
+/// The owner of the desired state, of the socket, and of the timers. See [`super::Dataplane::new`].
+#[derive(Debug)]
+pub struct Worker {
+    inbox: mpsc::Receiver<Request>,
+    options: Options,
+    desired: Desired,
+    /// Between `ensure` and `remove_all`.
+    active: bool,
+    socket: Option<Socket>,
+    table: Schedule,
+    guard: Schedule,
+    status: watch::Sender<Status>,
+}
+
+impl Worker {
+    pub(super) fn new(options: Options, inbox: mpsc::Receiver<Request>) -> (Self, watch::Receiver<Status>) {
+        let now = Instant::now();
+        let (status, seen) = watch::channel(Status::default());
+        let table = Schedule::new(now, options.timing.check);
+        let guard = Schedule::new(now, options.timing.guard);
+        let desired = Desired::default();
+        (Self { inbox, options, desired, active: false, socket: None, table, guard, status }, seen)
+    }
+
+    /// Works until `stop` is cancelled or every [`super::Dataplane`] is dropped. Leaves the kernel as it is.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut monitor = None;
+        let mut subscribe_at = Instant::now();
+        loop {
+            if monitor.is_none() && Instant::now() >= subscribe_at {
+                monitor = self.subscribe();
+                subscribe_at = Instant::now() + RESUBSCRIBE;
+            }
+            let own = self.socket.as_ref().map_or(0, Socket::port);
+            let mut due = self.table.due.min(self.guard.due);
+            if monitor.is_none() {
+                due = due.min(subscribe_at);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                request = self.inbox.recv() => match request {
+                    Some(request) => self.serve(request).await,
+                    None => return,
+                },
+                heard = hear(monitor.as_ref(), own) => match heard {
+                    Ok(changes) => self.note(&changes),
+                    Err(error) => {
+                        log::warn!("{error}");
+                        monitor = None;
+                    }
+                },
+                () = tokio::time::sleep_until(due) => self.wake().await,
+            }
+        }
+    }
+
+    fn subscribe(&mut self) -> Option<Monitor> {
+        match Monitor::open() {
+            Ok(monitor) => {
+                // What happened before is found by looking.
+                self.note(&[Change::Lost]);
+                Some(monitor)
+            }
+            Err(error) => {
+                log::warn!("{error}; changes by others are only found every {:?}", self.options.timing.check);
+                None
+            }
+        }
+    }
+
+    fn note(&mut self, changes: &[Change]) {
+        let (now, settle) = (Instant::now(), self.options.timing.settle);
+        for change in changes {
+            let lost = *change == Change::Lost;
+            let of = |id| matches!(change, Change::Table(changed) if *changed == id);
+            if lost || of(render::table_id()) {
+                self.table.soon(now, settle);
+            }
+            if lost || guard::tables().into_iter().any(of) {
+                self.guard.soon(now, settle);
+            }
+        }
+    }
+
+    async fn wake(&mut self) {
+        let now = Instant::now();
+        if self.table.due <= now
+            && let Err(error) = self.resync().await
+        {
+            log::warn!("{error}");
+        }
+        if self.guard.due <= now {
+            self.assert_guard().await;
+        }
+    }
+
+    async fn serve(&mut self, request: Request) {
+        let outcome = self.perform(&request.verb).await;
+        // A caller that gave up is not told.
+        let _ = request.answer.send(outcome);
+    }
+
+    async fn perform(&mut self, verb: &Verb) -> Result<(), DataplaneError> {
+        match verb {
+            Verb::Ensure => {
+                self.active = true;
+                let outcome = self.resync().await;
+                self.assert_guard().await;
+                outcome
+            }
+            Verb::Resync => self.resync().await,
+            Verb::RemoveAll => self.remove_all().await,
+            change => self.change(change).await,
+        }
+    }
+
+    /// Records a change and commits the elements it is made of. If that fails, the kernel is not as we thought: then
+    /// all is compared. If that fails too, what must leave nothing behind is taken back.
+    async fn change(&mut self, verb: &Verb) -> Result<(), DataplaneError> {
+        self.desired.check(verb)?;
+        let parts = Desired::parts(verb);
+        let entries = |desired: &Desired| -> render::Entries {
+            parts.iter().flat_map(|part| render::entries(desired, part)).collect()
+        };
+        let before = entries(&self.desired);
+        let inverse = self.desired.apply(verb);
+        if !self.active {
+            return Ok(());
+        }
+        let batch = delta::elements(&render::table_id(), &before, &entries(&self.desired));
+        let Err(first) = self.commit(&batch).await else { return Ok(()) };
+        log::info!("{first}; comparing the whole table");
+        let outcome = self.resync().await;
+        if let (Err(_), Some(inverse)) = (&outcome, inverse) {
+            self.desired.apply(&inverse);
+        }
+        outcome
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> Result<(), NftError> {
+        let outcome = self.socket()?.commit(batch).await;
+        self.checked(outcome)
+    }
+
+    /// After a failure of the socket itself the next use opens a new one.
+    fn checked<T>(&mut self, outcome: Result<T, NftError>) -> Result<T, NftError> {
+        if matches!(outcome, Err(NftError::Socket { .. } | NftError::Timeout { .. })) {
+            self.socket = None;
+        }
+        outcome
+    }
+
+    fn socket(&mut self) -> Result<&mut Socket, NftError> {
+        match &mut self.socket {
+            Some(socket) => Ok(socket),
+            empty => Ok(empty.insert(Socket::open(self.options.timing.deadline)?)),
+        }
+    }
+
+    /// Compares the table with what is desired, repairs it, and reports.
+    async fn resync(&mut self) -> Result<(), DataplaneError> {
+        if !self.active {
+            self.table.done(Instant::now(), true);
+            return Ok(());
+        }
+        let outcome = self.repair().await;
+        let outcome = self.checked(outcome);
+        self.table.done(Instant::now(), outcome.is_ok());
+        let findings = outcome.as_ref().map(Vec::len).unwrap_or(0);
+        self.status.send_modify(|status| {
+            status.in_force = outcome.is_ok();
+            status.error = outcome.as_ref().err().map(ToString::to_string);
+            status.repairs += u64::from(findings > 0);
+        });
+        match outcome {
+            Ok(findings) => {
+                if !findings.is_empty() {
+                    log::info!("table {} put right: {}", render::table_id(), findings.join(", "));
+                }
+                Ok(())
+            }
+            Err(source) => Err(DataplaneError::Kernel { attempt: "put the packet filter in force", source }),
+        }
+    }
+
+    /// Gives what was found wrong and is right now.
+    async fn repair(&mut self) -> Result<Vec<String>, NftError> {
+        let id = render::table_id();
+        let desired = render::table(&self.desired, &self.options);
+        let mut findings = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let socket = self.socket()?;
+            let (actual, generation) = socket.dump(&id).await?;
+            let Some(Repair { batch, findings: found }) = delta::repair(&id, &desired, actual.as_ref())
+            else {
+                return Ok(findings);
+            };
+            findings = found;
+            match socket.commit_at(&batch, generation).await {
+                Ok(()) => return Ok(findings),
+                Err(NftError::Stale) => {}
+                Err(NftError::Refused { operation, why, .. }) => {
+                    log::info!("{operation}: {why}; replacing the whole table");
+                    break;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        self.socket()?.commit(&delta::replacement(&id, &desired)).await?;
+        Ok(findings)
+    }
+
+    /// Looks at the FORWARD chains of both families and both kinds of iptables. Failures become warnings.
+    async fn assert_guard(&mut self) {
+        let mut warnings = Vec::new();
+        if self.active {
+            let (mode, accept) = (self.options.forward_accept, self.options.marks.accept);
+            for table in guard::tables() {
+                match self.guard_table(&table).await {
+                    Ok(true) => log::info!("FORWARD of table {table}: our packets are let pass"),
+                    Ok(false) => {}
+                    Err(error) => warnings.push(error.to_string()),
+                }
+            }
+            for family in legacy::families(&self.options.legacy, self.options.timing.deadline) {
+                match family.ensure(mode, accept).await {
+                    Ok(true) => log::info!("FORWARD of the old iptables: our packets are let pass"),
+                    Ok(false) => {}
+                    Err(error) => warnings.push(error),
+                }
+            }
+        }
+        self.guard.done(Instant::now(), warnings.is_empty());
+        self.status.send_if_modified(|status| {
+            let changed = status.warnings != warnings;
+            if changed {
+                warnings.iter().for_each(|warning| log::warn!("{warning}"));
+                status.warnings = warnings;
+            }
+            changed
+        });
+    }
+
+    async fn guard_table(&mut self, table: &crate::nft::TableId) -> Result<bool, NftError> {
+        let how = (self.options.forward_accept, self.options.marks.accept);
+        let outcome = guard::ensure(self.socket()?, table, how).await;
+        self.checked(outcome)
+    }
+
+    async fn remove_all(&mut self) -> Result<(), DataplaneError> {
+        self.active = false;
+        let accept = self.options.marks.accept;
+        let mut failures = Vec::new();
+        for table in guard::tables() {
+            let outcome = match self.socket() {
+                Ok(socket) => guard::remove(socket, &table, accept).await,
+                Err(error) => Err(error),
+            };
+            failures.extend(self.checked(outcome).err().map(|error| error.to_string()));
+        }
+        for family in legacy::families(&self.options.legacy, self.options.timing.deadline) {
+            failures.extend(family.remove(accept).await.err());
+        }
+        let mut batch = Batch::new(render::table_id());
+        batch.ops = vec![Op::AddTable, Op::DeleteTable];
+        let removed = self.commit(&batch).await;
+        self.status.send_modify(|status| *status = Status { repairs: status.repairs, ..Status::default() });
+        removed.map_err(|source| DataplaneError::Kernel { attempt: "remove the packet filter", source })?;
+        if failures.is_empty() { Ok(()) } else { Err(DataplaneError::Guard(failures.join("; "))) }
+    }
+}
+
+async fn hear(monitor: Option<&Monitor>, own: u32) -> Result<Vec<Change>, NftError> {
+    match monitor {
+        Some(monitor) => monitor.changes(own).await,
+        None => std::future::pending().await,
+    }
+}

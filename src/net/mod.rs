@@ -1,0 +1,146 @@
+//! Links, routes, neighbours and sysctls of the host: the lower half of endpoints.
+//!
+//! [`Host`] is the seam. [`KernelHost`] is the kernel over rtnetlink, ctnetlink and `/proc/sys/net`;
+//! [`faulty::FaultyHost`] fails on cue, for tests. What an endpoint needs on its host side is `reference/dataplane.md`,
+//! section 1: a veth pair, sysctls, a host route per address, permanent IPv4 neighbours, a link-local IPv6 gateway.
+//!
+//! Nothing here decides: callers say what should be, and every verb can be repeated.
+
+mod conntrack;
+mod endpoint;
+mod error;
+pub mod faulty;
+mod gather;
+mod kernel;
+mod link;
+mod monitor;
+mod mtu;
+mod neigh;
+mod next_hop;
+mod route;
+mod rtnl;
+mod sysctl;
+mod worker;
+
+pub use error::NetError;
+pub use kernel::KernelHost;
+pub use link::Link;
+pub use monitor::{AddressChange, HostEvent, LinkChange, RouteChange};
+pub use mtu::{FALLBACK_MTU, host_mtu, is_uplink};
+pub use next_hop::{NEXT_HOPS, NextHops};
+pub use route::{HostRoute, ROUTE_METRIC, ROUTE_PROTOCOL, RouteKind};
+
+use crate::model::{IfaceName, MacAddress};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+/// The host side of one endpoint, as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointLink {
+    /// Name of the host side: `cali` and eleven characters of the endpoint's ID.
+    pub host: IfaceName,
+    /// Name of the container's end until Docker moves and renames it.
+    pub temp: IfaceName,
+    /// Ethernet address of the container's end; the host side's is always `ee:ee:ee:ee:ee:ee`.
+    pub mac: MacAddress,
+    /// MTU of both ends in bytes.
+    pub mtu: u32,
+    /// The mark of ownership that the host side bears as its alias: the same text for the same endpoint, always.
+    pub alias: String,
+    /// The endpoint's addresses: each gets a /32 or /128 route.
+    pub addresses: Vec<IpAddr>,
+    /// The link-local address that the host side gets as the container's IPv6 gateway.
+    pub gateway_v6: Option<Ipv6Addr>,
+}
+
+impl EndpointLink {
+    /// One of the IPv6 addresses, if the endpoint needs IPv6 at all.
+    #[must_use]
+    pub fn first_ipv6(&self) -> Option<Ipv6Addr> {
+        let v6 = self.addresses.iter().find_map(|ip| match ip {
+            IpAddr::V6(ip) => Some(*ip),
+            IpAddr::V4(_) => None,
+        });
+        v6.or(self.gateway_v6)
+    }
+
+    /// What is needed to release it.
+    #[must_use]
+    pub fn reference(&self) -> EndpointRef {
+        EndpointRef {
+            host: self.host.clone(),
+            temp: self.temp.clone(),
+            alias: self.alias.clone(),
+            addresses: self.addresses.clone(),
+        }
+    }
+}
+
+/// The host side of one endpoint, as far as it takes to remove it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointRef {
+    /// Name of the host side.
+    pub host: IfaceName,
+    /// Name of the container's end while it is not in a container.
+    pub temp: IfaceName,
+    /// The mark of ownership; an interface with another one is left alone.
+    pub alias: String,
+    /// Addresses whose routes go first, so that the endpoint is cut off before its link is torn down. May be empty:
+    /// the kernel removes all routes of a link with it.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What this kernel offers and permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Whether it has IPv6.
+    pub ipv6: bool,
+    /// Whether it has connection tracking now (the module may be loaded later, by nftables).
+    pub conntrack: bool,
+}
+
+/// The host's kernel. All verbs are idempotent, safe to call from many tasks at once, bounded in time, and run to their
+/// end even if the caller drops the future.
+pub trait Host: Send + Sync + std::fmt::Debug {
+    /// Whether everything that the other verbs need is there and permitted. Changes nothing.
+    fn check(&self) -> BoxFuture<'_, Result<HostFacts, NetError>>;
+
+    /// All interfaces.
+    fn links(&self) -> BoxFuture<'_, Result<Vec<Link>, NetError>>;
+
+    /// Makes the pair if it is not there and programs its host side: alias, sysctls (before the link is up), up,
+    /// gateway, routes, neighbours. A pair whose other end is in a container already is kept and programmed again, so
+    /// this also repairs what a link that went down and up lost. On failure what this call made is undone.
+    ///
+    /// [`NetError::NameTaken`] if an interface of the name is not this endpoint's, [`NetError::NoIpv6`] if IPv6 is
+    /// needed and the kernel has none.
+    fn ensure_endpoint<'a>(&'a self, endpoint: &'a EndpointLink) -> BoxFuture<'a, Result<(), NetError>>;
+
+    /// Removes the routes and the pair, from whichever end is here; nothing to remove is success. Routes to the same
+    /// addresses on other devices stay, and so does an interface that is not this endpoint's.
+    fn release_endpoint<'a>(&'a self, endpoint: &'a EndpointRef) -> BoxFuture<'a, Result<(), NetError>>;
+
+    /// The main routing table, IPv4 then IPv6.
+    fn host_routes(&self) -> BoxFuture<'_, Result<Vec<HostRoute>, NetError>>;
+
+    /// Guarantees that [`NEXT_HOPS`], the next hops of all containers, resolve as unicast through another device than
+    /// the endpoints', without which the kernel answers no proxy ARP. Call it at the start and when a route comes or
+    /// goes that [`HostRoute::touches_next_hops`].
+    fn ensure_next_hops(&self) -> BoxFuture<'_, Result<NextHops, NetError>>;
+
+    /// Turns on forwarding, for IPv6 too if the kernel has it. With IPv6 forwarding the host itself takes router
+    /// advertisements only on interfaces with `accept_ra=2`.
+    fn enable_forwarding(&self) -> BoxFuture<'_, Result<(), NetError>>;
+
+    /// Removes the connection tracking entries whose original source, or reply source, is one of the addresses; to be
+    /// awaited before an address is handed out again. Answers how many there were.
+    fn flush_conntrack<'a>(&'a self, addresses: &'a [IpAddr]) -> BoxFuture<'a, Result<usize, NetError>>;
+
+    /// Changes of links, routes and addresses from now on. After [`HostEvent::Resync`] some were lost: list again.
+    fn monitor(&self) -> BoxFuture<'_, Result<BoxStream<'static, HostEvent>, NetError>>;
+}
+
+/// A host that many parts share.
+pub type SharedHost = Arc<dyn Host>;

@@ -1,0 +1,923 @@
+//! The host's packet filter against the kernel: a host with two containers of ours, a container on Docker's bridge, and
+//! a machine outside, each a network namespace inside the test's own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::too_many_lines
+)]
+
+#[path = "support/nsrun.rs"]
+mod nsrun;
+
+use calico_libnetwork::dataplane::{
+    Dataplane, DataplaneError, ForwardAccept, HostAction, LegacyTools, Options, PoolNat, PortMap, Protocol,
+    Timing, felix_signs,
+};
+use calico_libnetwork::model::IfaceName;
+use nsrun::{have, in_namespace, inside, run, try_run};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+const EXT: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+const HOST: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+const C1: [&str; 2] = ["10.65.0.1", "fd65::1"];
+const C2: [&str; 2] = ["10.65.0.2", "fd65::2"];
+const D1: [&str; 2] = ["172.17.0.2", "fd17::2"];
+const PORT: u16 = 80;
+
+/// A test in its own namespaces; `nft` is how it looks at, and meddles with, what the dataplane does.
+fn isolated(test: &str, body: impl FnOnce()) {
+    if have("nft", "nft") {
+        in_namespace(test, body);
+    }
+}
+
+fn lines(script: &str) {
+    script.lines().map(str::trim).filter(|l| !l.is_empty()).for_each(|line| drop(run(line)));
+}
+
+/// A link from the host to a namespace.
+fn namespace(name: &str, host_end: &str) {
+    lines(&format!(
+        "ip netns add {name}
+        ip link add {host_end} type veth peer name eth0 netns {name}
+        nsenter --net=/run/netns/{name} ip link set lo up
+        nsenter --net=/run/netns/{name} sysctl -qw net.ipv6.conf.eth0.accept_dad=0
+        nsenter --net=/run/netns/{name} ip link set eth0 up
+        sysctl -qw net.ipv6.conf.{host_end}.accept_dad=0"
+    ));
+}
+
+fn container(name: &str, iface: &str, [v4, v6]: [&str; 2]) {
+    namespace(name, iface);
+    lines(&format!(
+        "ip link set {iface} address ee:ee:ee:ee:ee:ee
+        sysctl -qw net.ipv4.conf.{iface}.route_localnet=1
+        sysctl -qw net.ipv4.conf.{iface}.rp_filter=0
+        sysctl -qw net.ipv4.conf.{iface}.proxy_arp=1
+        ip link set {iface} up
+        ip route add {v4}/32 dev {iface}
+        ip route add {v6}/128 dev {iface}
+        nsenter --net=/run/netns/{name} ip addr add {v4}/32 dev eth0
+        nsenter --net=/run/netns/{name} ip addr add {v6}/128 dev eth0 nodad
+        nsenter --net=/run/netns/{name} ip route add 169.254.1.1 dev eth0
+        nsenter --net=/run/netns/{name} ip route add default via 169.254.1.1
+        nsenter --net=/run/netns/{name} ip neigh add 169.254.1.1 lladdr ee:ee:ee:ee:ee:ee dev eth0
+        nsenter --net=/run/netns/{name} ip route add default via fe80::ecee:eeff:feee:eeee dev eth0"
+    ));
+}
+
+/// Host, outside machine, two containers, Docker's bridge with a container; no firewall yet.
+fn topology() {
+    lines(
+        "sysctl -qw net.ipv4.ip_forward=1
+        sysctl -qw net.ipv6.conf.all.forwarding=1
+        sysctl -qw net.ipv4.conf.all.rp_filter=0",
+    );
+    namespace("ext", "uplink");
+    lines(
+        "ip link set uplink up
+        ip addr add 192.0.2.1/24 dev uplink
+        ip addr add 2001:db8::1/64 dev uplink nodad
+        ip route add default via 192.0.2.2
+        ip route add default via 2001:db8::2
+        nsenter --net=/run/netns/ext ip addr add 192.0.2.2/24 dev eth0
+        nsenter --net=/run/netns/ext ip addr add 2001:db8::2/64 dev eth0 nodad
+        nsenter --net=/run/netns/ext ip route add default via 192.0.2.1
+        nsenter --net=/run/netns/ext ip route add default via 2001:db8::1",
+    );
+    container("c1", "cali1", C1);
+    container("c2", "cali2", C2);
+    namespace("d1", "vethd1");
+    lines(
+        "ip link add docker0 type bridge
+        sysctl -qw net.ipv6.conf.docker0.accept_dad=0
+        ip link set docker0 up
+        ip link set vethd1 master docker0
+        ip link set vethd1 up
+        ip addr add 172.17.0.1/16 dev docker0
+        ip addr add fd17::1/64 dev docker0 nodad
+        nsenter --net=/run/netns/d1 ip addr add 172.17.0.2/16 dev eth0
+        nsenter --net=/run/netns/d1 ip addr add fd17::2/64 dev eth0 nodad
+        nsenter --net=/run/netns/d1 ip route add default via 172.17.0.1
+        nsenter --net=/run/netns/d1 ip route add default via fd17::1",
+    );
+    for namespace in ["c1", "c2", "d1", "ext"] {
+        inside(namespace, || {
+            serve("[::]:80");
+            serve("[::]:81");
+        });
+    }
+}
+
+/// Answers each TCP connection with the client's address. The thread lives until the test's process ends.
+fn serve(at: &str) {
+    let listener = TcpListener::bind(at).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let Ok(peer) = stream.peer_addr() else { continue };
+            let _ = stream.write_all(peer.ip().to_canonical().to_string().as_bytes());
+        }
+    });
+}
+
+/// Echoes UDP and remembers who sent.
+fn serve_udp(namespace: &str, at: &str) -> Arc<Mutex<Vec<IpAddr>>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (at, senders) = (at.to_owned(), seen.clone());
+    inside(namespace, move || {
+        let socket = UdpSocket::bind(at).unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
+                senders.lock().unwrap().push(peer.ip().to_canonical());
+                let _ = socket.send_to(&buffer[..len], peer);
+            }
+        });
+    });
+    seen
+}
+
+fn address(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+/// Under which address the server at `to` saw a client here; `None` if there is no way.
+fn connect(to: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_millis(500)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+fn ask(from: &str, ip: &str, port: u16) -> Option<String> {
+    let to = address(ip, port);
+    if from == "host" { connect(to) } else { inside(from, move || connect(to)) }
+}
+
+/// Both families: a client in `from` reaches `to`, or does not.
+///
+/// A way that should be there gets a few seconds: machines that run tests are busy.
+fn reaches(from: &str, to: [&str; 2], want: bool) {
+    for ip in to {
+        let mut seen = ask(from, ip, PORT);
+        for _ in 0..4 {
+            if want && seen.is_none() {
+                seen = ask(from, ip, PORT);
+            }
+        }
+        assert_eq!(seen.is_some(), want, "{from} to {ip}: {seen:?}\n{}", try_run("nft list ruleset").1);
+    }
+}
+
+struct Lab {
+    runtime: tokio::runtime::Runtime,
+    dataplane: Dataplane,
+    stop: CancellationToken,
+}
+
+fn options() -> Options {
+    Options {
+        timing: Timing { guard: Duration::from_millis(500), ..Options::default().timing },
+        legacy: LegacyTools { ..Options::default().legacy },
+        ..Options::default()
+    }
+}
+
+fn iface(name: &str) -> IfaceName {
+    IfaceName::new(name).unwrap()
+}
+
+fn pool(cidr: &str, nat_outgoing: bool) -> PoolNat {
+    PoolNat { cidr: cidr.parse().unwrap(), nat_outgoing }
+}
+
+impl Lab {
+    /// A dataplane at work, as a process would start one: all is told, then it is put in force.
+    fn start(options: Options) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (dataplane, worker) = Dataplane::new(options);
+        let stop = CancellationToken::new();
+        runtime.spawn(worker.run(stop.clone()));
+        let lab = Self { runtime, dataplane, stop };
+        lab.block(async {
+            let d = &lab.dataplane;
+            d.set_pools(&[pool("10.65.0.0/16", true), pool("fd65::/32", true)]).await.unwrap();
+            d.set_docker_bridges(&[iface("docker0")]).await.unwrap();
+            d.add_endpoint(&iface("cali1")).await.unwrap();
+            d.add_endpoint(&iface("cali2")).await.unwrap();
+            d.ensure().await.unwrap();
+        });
+        lab
+    }
+
+    fn block<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Waits until something holds.
+    fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !holds() {
+            let status = self.dataplane.status().borrow().clone();
+            assert!(
+                started.elapsed() < Duration::from_secs(5),
+                "{what}; {status:?}\n{}",
+                try_run("nft list ruleset").1
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn repairs(&self) -> u64 {
+        self.dataplane.status().borrow().repairs
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Ruleset of engine 20.10: unpublished containers are kept apart by the policy alone.
+fn docker_20(iptables: &str, address: &str, subnet: &str) {
+    for rule in [
+        "-P FORWARD DROP",
+        "-N DOCKER",
+        "-N DOCKER-USER",
+        "-N DOCKER-ISOLATION-STAGE-1",
+        "-N DOCKER-ISOLATION-STAGE-2",
+        "-A FORWARD -j DOCKER-USER",
+        "-A FORWARD -j DOCKER-ISOLATION-STAGE-1",
+        "-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A FORWARD -o docker0 -j DOCKER",
+        "-A FORWARD -i docker0 ! -o docker0 -j ACCEPT",
+        "-A FORWARD -i docker0 -o docker0 -j ACCEPT",
+        "-A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2",
+        "-A DOCKER-ISOLATION-STAGE-1 -j RETURN",
+        "-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP",
+        "-A DOCKER-ISOLATION-STAGE-2 -j RETURN",
+        "-A DOCKER-USER -j RETURN",
+        &format!("-A DOCKER -d {address} ! -i docker0 -o docker0 -p tcp --dport 81 -j ACCEPT"),
+        &format!("-t nat -A POSTROUTING -s {subnet} ! -o docker0 -j MASQUERADE"),
+    ] {
+        run(&format!("{iptables} {rule}"));
+    }
+}
+
+/// Ruleset of engine 28: each bridge drops what is not published.
+fn docker_28(iptables: &str, address: &str, subnet: &str) {
+    for rule in [
+        "-P FORWARD DROP",
+        "-N DOCKER",
+        "-N DOCKER-BRIDGE",
+        "-N DOCKER-CT",
+        "-N DOCKER-FORWARD",
+        "-N DOCKER-USER",
+        "-A FORWARD -j DOCKER-USER",
+        "-A FORWARD -j DOCKER-FORWARD",
+        "-A DOCKER-FORWARD -j DOCKER-CT",
+        "-A DOCKER-FORWARD -j DOCKER-BRIDGE",
+        "-A DOCKER-FORWARD -i docker0 -j ACCEPT",
+        "-A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A DOCKER-BRIDGE -o docker0 -j DOCKER",
+        &format!("-A DOCKER -d {address} ! -i docker0 -o docker0 -p tcp --dport 81 -j ACCEPT"),
+        "-A DOCKER ! -i docker0 -o docker0 -j DROP",
+        &format!("-t nat -A POSTROUTING -s {subnet} ! -o docker0 -j MASQUERADE"),
+    ] {
+        run(&format!("{iptables} {rule}"));
+    }
+}
+
+/// What shall hold whatever Docker's rules look like, once FORWARD is guarded.
+fn all_pairs() {
+    reaches("c1", C2, true);
+    reaches("c2", C1, true);
+    reaches("c1", EXT, true);
+    reaches("ext", C1, true);
+    reaches("host", C1, true);
+    reaches("d1", C1, true);
+    reaches("c1", D1, false);
+    reaches("ext", D1, false);
+    for ip in D1 {
+        assert!(ask("c1", ip, 81).is_some(), "Docker publishes port 81 of {ip}");
+    }
+}
+
+fn forward_drop(flavour: &str, docker: fn(&str, &str, &str)) {
+    let (v4, v6) = (format!("iptables-{flavour}"), format!("ip6tables-{flavour}"));
+    topology();
+    docker(&v4, D1[0], "172.17.0.0/16");
+    docker(&v6, D1[1], "fd17::/64");
+    reaches("c1", C2, false);
+    let lab = Lab::start(options());
+    lab.eventually("FORWARD lets ours pass", || {
+        ask("c1", C2[0], PORT).is_some() && ask("c1", C2[1], PORT).is_some()
+    });
+    all_pairs();
+    for tool in [&v4, &v6] {
+        let text = run(&format!("{tool} -S FORWARD"));
+        let ours: Vec<&str> = text.lines().rev().take(2).collect();
+        assert_eq!(
+            ours,
+            [
+                "-A FORWARD -o cali+ -m mark --mark 0x10000/0x10000 -m comment --comment calico-docker -j ACCEPT",
+                "-A FORWARD -i cali+ -m mark --mark 0x10000/0x10000 -m comment --comment calico-docker -j ACCEPT",
+            ]
+        );
+        run(&format!(
+            "{tool} -C FORWARD -i cali+ -m mark --mark 0x10000/0x10000 -m comment --comment calico-docker -j ACCEPT"
+        ));
+        run(&format!("{tool} -L -n -v"));
+        run(&format!("{tool}-save"));
+    }
+    // Docker, or an administrator, flushes and makes its rules anew.
+    for tool in [&v4, &v6] {
+        run(&format!("{tool} -F FORWARD"));
+    }
+    lab.eventually("the rules come back", || {
+        ask("c1", C2[0], PORT).is_some() && ask("c1", C2[1], PORT).is_some()
+    });
+    // Without our table nothing may pass.
+    run("nft delete table inet calico-docker");
+    lab.eventually("the table comes back", || run("nft list tables").contains("calico-docker"));
+    lab.block(lab.dataplane.remove_all()).unwrap();
+    assert!(!run("nft list tables").contains("calico-docker"));
+    for tool in [&v4, &v6] {
+        assert!(!run(&format!("{tool} -S")).contains("cali"));
+    }
+    reaches("c1", C2, false);
+}
+
+#[test]
+fn packets_pass_an_engine_20_forward_drop_and_its_bridge_stays_closed() {
+    isolated("packets_pass_an_engine_20_forward_drop_and_its_bridge_stays_closed", || {
+        if have("iptables-nft", "iptables") {
+            forward_drop("nft", docker_20);
+        }
+    });
+}
+
+#[test]
+fn packets_pass_an_engine_28_forward_drop_and_its_bridge_stays_closed() {
+    isolated("packets_pass_an_engine_28_forward_drop_and_its_bridge_stays_closed", || {
+        if have("iptables-nft", "iptables") {
+            forward_drop("nft", docker_28);
+        }
+    });
+}
+
+#[test]
+fn packets_pass_a_forward_drop_of_the_old_iptables() {
+    isolated("packets_pass_a_forward_drop_of_the_old_iptables", || {
+        if have("iptables-legacy", "iptables-legacy") && try_run("iptables-legacy -S").0 {
+            forward_drop("legacy", docker_20);
+        }
+    });
+}
+
+#[test]
+fn the_old_iptables_without_its_tool_is_told_as_a_warning() {
+    isolated("the_old_iptables_without_its_tool_is_told_as_a_warning", || {
+        if !have("iptables-legacy", "iptables-legacy") || !try_run("iptables-legacy -P FORWARD DROP").0 {
+            return;
+        }
+        let mut options = options();
+        options.legacy.iptables = "/nowhere/iptables-legacy".into();
+        let lab = Lab::start(options);
+        let status = lab.dataplane.status().borrow().clone();
+        assert!(status.in_force);
+        assert_eq!(
+            status.warnings,
+            [
+                "the old iptables filters forwarded packets on this host, and there is no /nowhere/iptables-legacy to let ours pass"
+            ]
+        );
+    });
+}
+
+#[test]
+fn forward_chains_without_docker_and_drop_are_left_alone() {
+    isolated("forward_chains_without_docker_and_drop_are_left_alone", || {
+        if !have("iptables-nft", "iptables") {
+            return;
+        }
+        run("iptables-nft -A FORWARD -s 203.0.113.1 -j DROP");
+        let lab = Lab::start(options());
+        assert!(!run("iptables-nft -S").contains("cali"));
+        run("iptables-nft -P FORWARD DROP");
+        lab.eventually("the policy is noticed", || run("iptables-nft -S").contains("-i cali+"));
+        drop(lab);
+        let lab = Lab::start(Options { forward_accept: ForwardAccept::Never, ..options() });
+        run("iptables-nft -F FORWARD");
+        lab.block(lab.dataplane.resync()).unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        assert!(!run("iptables-nft -S").contains("cali"));
+    });
+}
+
+#[test]
+fn traffic_leaves_under_the_hosts_address_as_the_pool_says() {
+    isolated("traffic_leaves_under_the_hosts_address_as_the_pool_says", || {
+        topology();
+        let lab = Lab::start(options());
+        for (family, ext) in EXT.into_iter().enumerate() {
+            assert_eq!(ask("c1", ext, PORT).as_deref(), Some(HOST[family]));
+            assert_eq!(ask("c1", C2[family], PORT).as_deref(), Some(C1[family]));
+        }
+        let set = |pools: &[PoolNat]| lab.block(lab.dataplane.set_pools(pools)).unwrap();
+        set(&[pool("10.65.0.0/16", false), pool("fd65::/32", false)]);
+        for (family, ext) in EXT.into_iter().enumerate() {
+            assert_eq!(ask("c1", ext, PORT).as_deref(), Some(C1[family]));
+        }
+        // Outside, but in another pool; the pools overlap and adjoin.
+        set(&[
+            pool("10.65.0.0/16", true),
+            pool("10.65.0.0/24", true),
+            pool("10.66.0.0/16", true),
+            pool("192.0.2.0/24", false),
+            pool("fd65::/32", true),
+            pool("2001:db8::/64", false),
+        ]);
+        for (family, ext) in EXT.into_iter().enumerate() {
+            assert_eq!(ask("c1", ext, PORT).as_deref(), Some(C1[family]));
+        }
+        set(&[]);
+        lab.block(lab.dataplane.resync()).unwrap();
+        assert_eq!(lab.repairs(), 1, "only the first time, when there was no table");
+    });
+}
+
+#[test]
+fn spoofed_sources_and_unknown_interfaces_are_dropped() {
+    isolated("spoofed_sources_and_unknown_interfaces_are_dropped", || {
+        topology();
+        let lab = Lab::start(options());
+        let seen = serve_udp("ext", "[::]:90");
+        for (spoofed, own, to) in [
+            ("10.65.0.2", C1[0], address(EXT[0], 90)),
+            ("10.65.7.7", C1[0], address(EXT[0], 90)),
+            ("fd65::2", C1[1], address(EXT[1], 90)),
+        ] {
+            let nodad = if to.is_ipv6() { "nodad" } else { "" };
+            run(&format!("nsenter --net=/run/netns/c1 ip addr add {spoofed} dev eth0 {nodad}"));
+            let send = move |source: String| {
+                inside("c1", move || {
+                    let socket = UdpSocket::bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+                    socket.send_to(b"x", to).unwrap();
+                });
+            };
+            send(spoofed.to_owned());
+            send(own.to_owned());
+            lab.eventually("the honest packet arrives", || !seen.lock().unwrap().is_empty());
+            run(&format!("nsenter --net=/run/netns/c1 ip addr del {spoofed} dev eth0"));
+            let senders: Vec<IpAddr> = std::mem::take(&mut *seen.lock().unwrap());
+            let host = if to.is_ipv6() { HOST[1] } else { HOST[0] };
+            assert_eq!(senders, [host.parse::<IpAddr>().unwrap()], "spoofed {spoofed}");
+        }
+        // The kernel's own multicast reports from the unspecified address may be counted as well.
+        let text = run("nft list chain inet calico-docker rpf");
+        let dropped =
+            text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse::<u32>();
+        assert!(dropped.unwrap() >= 3, "{text}");
+
+        reaches("c1", C2, true);
+        lab.block(lab.dataplane.remove_endpoint(&iface("cali2"))).unwrap();
+        reaches("c1", C2, false);
+        reaches("c2", C1, false);
+        reaches("c2", EXT, false);
+        assert!(ask("c2", HOST[0], PORT).is_none());
+        lab.block(lab.dataplane.add_endpoint(&iface("cali2"))).unwrap();
+        reaches("c1", C2, true);
+        let error = lab.block(lab.dataplane.add_endpoint(&iface("eth0"))).unwrap_err();
+        assert!(matches!(error, DataplaneError::ForeignInterface(_)));
+    });
+}
+
+#[test]
+fn an_established_connection_ends_with_its_endpoint() {
+    isolated("an_established_connection_ends_with_its_endpoint", || {
+        topology();
+        let lab = Lab::start(options());
+        let listener = inside("c2", || TcpListener::bind("0.0.0.0:91").unwrap());
+        let mut client = inside("c1", || TcpStream::connect(address(C2[0], 91)).unwrap());
+        let (mut server, _) = listener.accept().unwrap();
+        server.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
+        let mut buffer = [0; 8];
+        client.write_all(b"one").unwrap();
+        assert_eq!(server.read(&mut buffer).unwrap(), 3);
+        lab.block(lab.dataplane.remove_endpoint(&iface("cali1"))).unwrap();
+        client.write_all(b"two").unwrap();
+        assert!(server.read(&mut buffer).is_err());
+    });
+}
+
+#[test]
+fn the_host_is_reached_as_the_setting_says() {
+    isolated("the_host_is_reached_as_the_setting_says", || {
+        topology();
+        serve("[::]:80");
+        for (action, open) in
+            [(HostAction::Return, true), (HostAction::Drop, false), (HostAction::Accept, true)]
+        {
+            let lab = Lab::start(Options { host_action: action, ..options() });
+            reaches("c1", HOST, open);
+            reaches("host", C1, true);
+            lab.block(lab.dataplane.remove_endpoint(&iface("cali1"))).unwrap();
+            reaches("c1", HOST, false);
+        }
+    });
+}
+
+#[test]
+fn workloads_cannot_wrap_their_packets_up() {
+    isolated("workloads_cannot_wrap_their_packets_up", || {
+        topology();
+        let lab = Lab::start(options());
+        let wrapped = serve_udp("ext", "[::]:4789");
+        let plain = serve_udp("ext", "[::]:4790");
+        inside("c1", || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"x", address(EXT[0], 4789)).unwrap();
+            socket.send_to(b"x", address(EXT[0], 4790)).unwrap();
+        });
+        lab.eventually("plain UDP arrives", || !plain.lock().unwrap().is_empty());
+        assert!(wrapped.lock().unwrap().is_empty());
+    });
+}
+
+fn map(host_ip: Option<&str>, host_port: u16, container: SocketAddr) -> PortMap {
+    PortMap { protocol: Protocol::Tcp, host_ip: host_ip.map(|ip| ip.parse().unwrap()), host_port, container }
+}
+
+#[test]
+fn published_ports_are_reached_by_everyone_and_end_with_revoke() {
+    isolated("published_ports_are_reached_by_everyone_and_end_with_revoke", || {
+        topology();
+        if have("iptables-nft", "iptables") {
+            docker_20("iptables-nft", D1[0], "172.17.0.0/16");
+            docker_20("ip6tables-nft", D1[1], "fd17::/64");
+        }
+        let lab = Lab::start(options());
+        let ports = [map(None, 8080, address(C1[0], PORT)), map(Some("::"), 8080, address(C1[1], PORT))];
+        lab.block(lab.dataplane.publish_ports(&iface("cali1"), &ports)).unwrap();
+        for (family, host) in HOST.into_iter().enumerate() {
+            // Remote, and a neighbour on this host: the container sees who it is.
+            assert_eq!(ask("ext", host, 8080).as_deref(), Some(EXT[family]));
+            assert_eq!(ask("c2", host, 8080).as_deref(), Some(C2[family]));
+            // Host-local, hairpin.
+            assert!(ask("host", host, 8080).is_some());
+            assert!(ask("c1", host, 8080).is_some(), "hairpin to {host}");
+            assert!(ask("d1", host, 8080).is_some(), "Docker's container to {host}");
+        }
+        assert!(ask("host", "127.0.0.1", 8080).is_some());
+        serve("[::1]:8080");
+        assert_eq!(
+            ask("host", "::1", 8080).as_deref(),
+            Some("::1"),
+            "the host's own, because it cannot leave"
+        );
+        assert!(ask("host", "172.17.0.1", 8080).is_some());
+        assert!(ask("ext", "172.17.0.1", 8080).is_some());
+        assert!(ask("ext", HOST[0], 8081).is_none());
+
+        let taken = lab.block(
+            lab.dataplane.publish_ports(&iface("cali2"), &[map(Some(HOST[0]), 8080, address(C2[0], PORT))]),
+        );
+        let text = taken.unwrap_err().to_string();
+        assert_eq!(text, "port 8080/tcp of the host is already published for endpoint cali1");
+
+        lab.block(lab.dataplane.revoke_ports(&iface("cali1"))).unwrap();
+        for host in HOST {
+            for from in ["ext", "c1", "c2", "host"] {
+                assert!(ask(from, host, 8080).is_none(), "{from} to {host} after revoke");
+            }
+        }
+    });
+}
+
+#[test]
+fn ports_of_one_host_address_udp_and_ranges_work() {
+    isolated("ports_of_one_host_address_udp_and_ranges_work", || {
+        topology();
+        let lab = Lab::start(options());
+        let c1 = iface("cali1");
+        serve_udp("c1", "[::]:90");
+        let mut ports: Vec<PortMap> =
+            (0..20).map(|n| map(Some(HOST[0]), 9000 + n, address(C1[0], 80 + n % 2))).collect();
+        ports.push(map(Some("127.0.0.1"), 9100, address(C1[0], PORT)));
+        ports.push(PortMap { protocol: Protocol::Udp, ..map(Some(HOST[0]), 9000, address(C1[0], 90)) });
+        ports.push(PortMap { protocol: Protocol::Udp, ..map(Some(HOST[1]), 9000, address(C1[1], 90)) });
+        ports.push(PortMap { protocol: Protocol::Sctp, ..map(None, 9000, address(C1[0], 90)) });
+        lab.block(lab.dataplane.publish_ports(&c1, &ports)).unwrap();
+        for port in [9000, 9001, 9019] {
+            assert!(ask("ext", HOST[0], port).is_some());
+            assert!(ask("ext", "172.17.0.1", port).is_none(), "published on one address only");
+        }
+        assert!(ask("host", "127.0.0.1", 9100).is_some());
+        assert!(ask("ext", HOST[0], 9100).is_none());
+        for host in HOST {
+            let echoed = inside("ext", move || {
+                let socket = UdpSocket::bind("[::]:0").unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+                let to = if host.contains(':') {
+                    address(host, 9000)
+                } else {
+                    address(&format!("::ffff:{host}"), 9000)
+                };
+                socket.send_to(b"hello", to).unwrap();
+                socket.recv(&mut [0; 8]).is_ok()
+            });
+            assert!(echoed, "UDP to {host}");
+        }
+        // Publishing anew replaces; the end of the endpoint takes back.
+        lab.block(lab.dataplane.publish_ports(&c1, &[map(None, 9000, address(C1[0], 81))])).unwrap();
+        assert!(ask("ext", HOST[0], 9001).is_none());
+        assert!(ask("ext", HOST[0], 9000).is_some());
+        lab.block(lab.dataplane.remove_endpoint(&c1)).unwrap();
+        let text = run("nft list table inet calico-docker");
+        assert!(!text.contains("9000"), "{text}");
+        lab.block(lab.dataplane.resync()).unwrap();
+        assert_eq!(lab.repairs(), 1);
+    });
+}
+
+#[test]
+fn what_others_change_in_our_table_is_repaired_at_once() {
+    isolated("what_others_change_in_our_table_is_repaired_at_once", || {
+        topology();
+        let lab = Lab::start(options());
+        lab.block(lab.dataplane.publish_ports(&iface("cali1"), &[map(None, 8080, address(C1[0], PORT))]))
+            .unwrap();
+        // Handles and counters aside.
+        let listing = || run("nft -s list table inet calico-docker");
+        let want = listing();
+        run("nft add table ip bystander");
+        run("nft add chain ip bystander c");
+        let strokes = [
+            "nft flush ruleset",
+            "nft delete table inet calico-docker",
+            "nft 'delete element inet calico-docker from-wl { \"cali1\" }'",
+            "nft 'add element inet calico-docker to-wl { \"cali9\" : goto shape-to-open }'",
+            "nft 'add element inet calico-docker pool-masq4 { 203.0.113.0/24 }'",
+            "nft flush set inet calico-docker pool-all6",
+            "nft flush chain inet calico-docker wl-accept",
+            "nft flush table inet calico-docker",
+            "nft insert rule inet calico-docker forward accept",
+            "nft add chain inet calico-docker extra",
+            "nft 'add set inet calico-docker extra { type mark; }'",
+            "nft 'add chain inet calico-docker forward { policy drop; }'",
+            "nft 'add table inet calico-docker { flags dormant; }'",
+            "nft flush map inet calico-docker ports4",
+        ];
+        for stroke in strokes {
+            let before = lab.repairs();
+            let started = Instant::now();
+            run(stroke);
+            lab.eventually(stroke, || lab.repairs() > before && listing() == want);
+            println!("{:?} after {stroke}", started.elapsed());
+        }
+        reaches("c1", C2, true);
+        assert!(ask("ext", HOST[0], 8080).is_some());
+        assert!(!run("nft list tables").contains("bystander"), "nft flush ruleset took it, not we");
+        assert_eq!(lab.repairs(), 1 + strokes.len() as u64, "one repair each, and none for our own");
+    });
+}
+
+#[test]
+fn verbs_find_their_way_when_the_table_is_gone() {
+    isolated("verbs_find_their_way_when_the_table_is_gone", || {
+        let lab = Lab::start(Options {
+            timing: Timing { settle: Duration::from_secs(60), ..options().timing },
+            ..options()
+        });
+        let d = &lab.dataplane;
+        run("nft delete table inet calico-docker");
+        lab.block(d.add_endpoint(&iface("cali3"))).unwrap();
+        run("nft 'delete element inet calico-docker from-wl { \"cali3\" }'");
+        lab.block(d.remove_endpoint(&iface("cali3"))).unwrap();
+        run("nft 'add element inet calico-docker from-wl { \"cali3\" : drop }'");
+        lab.block(d.add_endpoint(&iface("cali3"))).unwrap();
+        assert!(run("nft list map inet calico-docker from-wl").contains("\"cali3\" : goto shape-from-open"));
+        // Again and again is the same.
+        lab.block(async {
+            d.add_endpoint(&iface("cali3")).await.unwrap();
+            d.revoke_ports(&iface("cali3")).await.unwrap();
+            d.remove_endpoint(&iface("cali3")).await.unwrap();
+            d.remove_endpoint(&iface("cali3")).await.unwrap();
+            d.remove_all().await.unwrap();
+            d.remove_all().await.unwrap();
+            d.ensure().await.unwrap();
+            d.ensure().await.unwrap();
+        });
+        assert!(run("nft list map inet calico-docker from-wl").contains("cali2"));
+    });
+}
+
+#[test]
+fn a_change_that_the_kernel_refuses_is_told_undone_and_tried_again() {
+    isolated("a_change_that_the_kernel_refuses_is_told_undone_and_tried_again", || {
+        topology();
+        let lab = Lab::start(options());
+        lab.block(lab.dataplane.remove_endpoint(&iface("cali2"))).unwrap();
+        // A table that another process owns can be changed by nobody else, and vanishes with the process.
+        let mut owner =
+            Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let script = b"delete table inet calico-docker\nadd table inet calico-docker { flags owner; }\n";
+        owner.stdin.as_mut().unwrap().write_all(script).unwrap();
+        lab.eventually("the loss is noticed", || !lab.dataplane.status().borrow().in_force);
+        let error = lab.block(lab.dataplane.add_endpoint(&iface("cali2"))).unwrap_err().to_string();
+        let want = "put the packet filter in force: table inet calico-docker: ";
+        assert!(error.starts_with(want) && error.contains("Operation not permitted"), "{error}");
+        let pools = lab.block(lab.dataplane.set_pools(&[pool("10.99.0.0/16", true)]));
+        assert!(pools.is_err());
+        assert!(lab.dataplane.status().borrow().error.is_some());
+        drop(owner.stdin.take());
+        owner.wait().unwrap();
+        lab.eventually("it is tried again", || lab.dataplane.status().borrow().in_force);
+        let text = run("nft list table inet calico-docker");
+        assert!(
+            text.contains("\"cali1\"") && !text.contains("\"cali2\""),
+            "what failed left nothing: {text}"
+        );
+        assert!(text.contains("10.99.0.0/16"), "facts are kept: {text}");
+    });
+}
+
+#[test]
+fn the_worker_ends_with_its_doors() {
+    isolated("the_worker_ends_with_its_doors", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (door, worker) = Dataplane::new(options());
+            let task = tokio::spawn(worker.run(CancellationToken::new()));
+            door.ensure().await.unwrap();
+            drop(door);
+            tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+            let (door, worker) = Dataplane::new(options());
+            drop(worker);
+            assert!(matches!(door.ensure().await, Err(DataplaneError::Stopped)));
+        });
+        assert!(run("nft list tables").contains("inet calico-docker"), "the kernel keeps what it has");
+    });
+}
+
+/// Echoes from c1 to c2 every two milliseconds; counts what came back and what did not.
+struct Stream {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<(usize, usize)>,
+    echoed: Arc<AtomicUsize>,
+}
+
+impl Stream {
+    fn start() -> Self {
+        serve_udp("c2", "[::]:90");
+        let (stop, echoed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (until, count) = (stop.clone(), echoed.clone());
+        let socket = inside("c1", || UdpSocket::bind("0.0.0.0:0").unwrap());
+        let thread = std::thread::spawn(move || {
+            socket.connect(address(C2[0], 90)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let mut lost = 0;
+            while !until.load(Ordering::Relaxed) {
+                socket.send(b"x").unwrap();
+                match socket.recv(&mut [0; 8]) {
+                    Ok(_) => drop(count.fetch_add(1, Ordering::Relaxed)),
+                    Err(_) => lost += 1,
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            (count.load(Ordering::Relaxed), lost)
+        });
+        let stream = Self { stop, thread, echoed };
+        stream.await_more();
+        stream
+    }
+
+    fn await_more(&self) {
+        let goal = self.echoed.load(Ordering::Relaxed) + 10;
+        let started = Instant::now();
+        while self.echoed.load(Ordering::Relaxed) < goal {
+            assert!(started.elapsed() < Duration::from_secs(5), "the stream stands still");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn end(self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+#[test]
+fn a_restarted_process_adopts_the_kernels_state_without_losing_a_packet() {
+    isolated("a_restarted_process_adopts_the_kernels_state_without_losing_a_packet", || {
+        topology();
+        let lab = Lab::start(options());
+        let stream = Stream::start();
+        drop(lab);
+        stream.await_more();
+        let again = Lab::start(options());
+        assert_eq!(again.repairs(), 0, "nothing had to be changed");
+        stream.await_more();
+        drop(again);
+        // A new version has other rules, and does not know a chain and a set of the old one.
+        for round in 0..20 {
+            let action = if round % 2 == 0 { HostAction::Drop } else { HostAction::Return };
+            let next = Lab::start(Options { host_action: action, ..options() });
+            assert_eq!(next.repairs(), 1);
+            stream.await_more();
+            drop(next);
+            lines(
+                "nft add chain inet calico-docker extra
+                nft 'add map inet calico-docker extra { type ifname : verdict; }'
+                nft 'add element inet calico-docker extra { \"cali1\" : jump extra }'
+                nft insert rule inet calico-docker forward iifname vmap @extra",
+            );
+            stream.await_more();
+        }
+        let (echoed, lost) = stream.end();
+        assert_eq!(lost, 0, "of {echoed}");
+    });
+}
+
+#[test]
+fn foreign_tables_are_never_touched_and_remove_all_leaves_nothing() {
+    isolated("foreign_tables_are_never_touched_and_remove_all_leaves_nothing", || {
+        lines(
+            "nft add table inet calico-docker2
+            nft add table ip calico-docker
+            nft 'add chain ip calico-docker forward { type filter hook forward priority 0; policy accept; }'
+            nft add rule ip calico-docker forward counter accept
+            nft add table inet firewalld",
+        );
+        if have("iptables-nft", "iptables") {
+            docker_20("iptables-nft", D1[0], "172.17.0.0/16");
+        }
+        let before = run("nft list ruleset");
+        let lab = Lab::start(options());
+        assert_ne!(run("nft list ruleset"), before);
+        lab.block(lab.dataplane.remove_all()).unwrap();
+        assert_eq!(run("nft list ruleset"), before);
+        run("nft add table inet other");
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!run("nft list tables").contains("inet calico-docker\n"), "what was removed stays removed");
+    });
+}
+
+#[test]
+fn signs_of_felix_are_found() {
+    isolated("signs_of_felix_are_found", || {
+        let lab = Lab::start(options());
+        let signs = || lab.block(felix_signs(&options())).unwrap();
+        assert!(signs().is_empty());
+        run("nft add table ip calico");
+        assert_eq!(signs(), ["nft table ip calico"]);
+        if have("iptables-nft", "iptables") {
+            run("ip6tables-nft -N cali-FORWARD");
+            assert_eq!(signs(), ["nft table ip calico", "chain cali-FORWARD in table ip6 filter"]);
+        }
+    });
+}
+
+#[test]
+fn adding_an_endpoint_is_quick_with_thousands_there() {
+    isolated("adding_an_endpoint_is_quick_with_thousands_there", || {
+        let lab = Lab::start(options());
+        lab.block(async {
+            for total in [3_usize, 1000, 10_000] {
+                for n in 0..total {
+                    lab.dataplane.add_endpoint(&iface(&format!("cali{n}x"))).await.unwrap();
+                }
+                let mut times = Vec::new();
+                for _ in 0..50 {
+                    let started = Instant::now();
+                    lab.dataplane.add_endpoint(&iface("cali-new")).await.unwrap();
+                    times.push(started.elapsed());
+                    lab.dataplane.remove_endpoint(&iface("cali-new")).await.unwrap();
+                }
+                times.sort();
+                println!(
+                    "with {total} endpoints: adding one takes {:?} (median), {:?} (worst)",
+                    times[25], times[49]
+                );
+                assert!(times[25] < Duration::from_millis(50));
+            }
+            let started = Instant::now();
+            lab.dataplane.resync().await.unwrap();
+            println!("comparing the table with 10000 endpoints takes {:?}", started.elapsed());
+        });
+    });
+}

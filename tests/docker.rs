@@ -1,0 +1,44 @@
+//! The whole product on a real Docker Engine, as a user has it. Every test has an engine and a host of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a failed expectation is a failed test, and the skip line goes to the runner's output"
+)]
+
+#[path = "docker/crash.rs"]
+mod crash;
+#[path = "support/engine.rs"]
+mod engine;
+#[path = "docker/network.rs"]
+mod network;
+#[path = "docker/refusal.rs"]
+mod refusal;
+#[path = "docker/scale.rs"]
+mod scale;
+#[path = "docker/traffic.rs"]
+mod traffic;
+
+use engine::{Engine, HOST_V4, OUTSIDE_V4};
+
+/// Proves the ground the other tests stand on, without the plugin.
+#[test]
+fn an_engine_of_the_tests_own_runs_containers_and_leaves_nothing() {
+    let Some(engine) = Engine::plain(&[]) else { return };
+    let dir = engine.dir().to_owned();
+    let before = engine.state();
+    engine.docker(&["network", "create", "web"]);
+    let one = engine.run("one", "web", &[]);
+    let two = engine.run("two", "web", &[]);
+    assert_eq!(one.seen_by(&two.v4("web")), one.v4("web"));
+    assert_eq!(one.seen_by(OUTSIDE_V4), HOST_V4, "Docker's bridge masquerades");
+    assert!(!before.difference(&engine.state()).is_empty(), "a running container shows in the host's state");
+    one.remove();
+    two.remove();
+    engine.docker(&["network", "rm", "web"]);
+    engine.assert_back_to(&before);
+    drop(engine);
+    assert!(!dir.exists());
+}

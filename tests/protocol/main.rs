@@ -1,0 +1,22 @@
+//! The plugin sockets seen from outside: real sockets, raw bytes, a scripted handler behind the server.
+//!
+//! `replay` sends what engines 20.10, 26.1, 28.5 and 29.7 sent; `transport` are statements 1 to 11 of the conformance
+//! list; `lifetime` is bind, stop and everything in between; `arbitrary` sends bytes that no engine sends;
+//! `log_lines` reads what is logged.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+mod arbitrary;
+mod client;
+mod handler;
+mod lifetime;
+mod log_lines;
+mod replay;
+mod transport;
+mod wire;

@@ -1,0 +1,99 @@
+#!/bin/sh
+# A host of its own on this machine: network, mount, process and UTS namespaces with a /run, a /var/lib and an /etc/docker that
+# nobody else sees, joined to a second namespace that plays the world outside. Everything a Docker Engine leaves behind dies with it.
+#
+#   host.sh up DIR               make the host in the fresh directory DIR, print "up", and take it all down (DIR too) when
+#                                standard input ends, so also when the caller is killed
+#   host.sh dockerd DIR [OPTION] run a Docker Engine there in the foreground; its API is DIR/docker.sock, its log DIR/dockerd.log
+#   host.sh in DIR COMMAND...    run a command inside the host
+#   host.sh outside DIR COMMAND  run a command in the world outside, which is 198.51.100.2 and 2001:db8:ffff::2 on the host's
+#                                eth0, knows no way to any container, and serves the page `who` on port 80
+set -eu
+export PATH="$PATH:/usr/sbin:/sbin"
+
+# Entered by nsenter and never by `ip netns exec`, which would mount another /sys and hide the cgroups from the engine.
+enter() {
+    init=$1
+    shift
+    exec nsenter --target "$init" --mount --uts --net --pid -- "$@"
+}
+
+# Process 1 of the host. Its shell reaps what engines orphan; when standard input ends it exits and the kernel kills the rest.
+init() {
+    dir=$1
+    read -r pid rest </proc/self/stat # still the caller's /proc: the number by which the caller knows us
+    mount --make-rprivate /
+    mount -t proc proc /proc
+    mount -t tmpfs -o mode=755 tmpfs /run
+    mkdir -p /run/lock "$dir/var-lib"
+    mount --bind "$dir/var-lib" /var/lib
+    mount -t tmpfs -o mode=755 tmpfs /etc/docker
+    echo "${dir##*/}" >/proc/sys/kernel/hostname
+    ip link set lo up
+
+    mkdir -p "$dir/www/cgi-bin"
+    install -m 755 "$(dirname "$0")/who" "$dir/www/cgi-bin/who"
+    unshare --net busybox httpd -f -p 80 -h "$dir/www" &
+    outside=$!
+    while [ "$(readlink /proc/self/ns/net)" = "$(readlink "/proc/$outside/ns/net")" ]; do sleep 0.01; done
+    ip link add eth0 type veth peer name eth0 netns "$outside"
+    wire "" 1
+    wire "nsenter --target $outside --net" 2
+    ip route add default via 198.51.100.2
+    ip -6 route add default via 2001:db8:ffff::2
+
+    echo "$outside" >"$dir/outside"
+    echo "$pid" >"$dir/pid"
+    echo up
+    cat >/dev/null
+}
+
+# Addresses from the ranges kept for documentation: no such packet ever belongs anywhere else. Without duplicate address
+# detection the host is from the first moment as it stays.
+wire() {
+    $1 sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad'
+    $1 ip link set lo up
+    $1 ip address add "198.51.100.$2/24" dev eth0
+    $1 ip address add "2001:db8:ffff::$2/64" dev eth0 nodad
+    $1 ip link set eth0 up
+}
+
+# The engine makes its containers' cgroups under --cgroup-parent and a managed plugin's, named by its ID, wherever its own one is;
+# nobody else removes them.
+remove_cgroups() {
+    for name in "${dir##*/}" $(ls "$dir/var-lib/docker/plugins" 2>/dev/null | grep -xE '[0-9a-f]{64}'); do
+        for group in $(find /sys/fs/cgroup -type d -name "$name"); do
+            find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || return 1
+        done
+    done
+}
+
+up() {
+    dir=$1
+    [ -d "$dir" ] || { echo "host.sh: $dir is no directory" >&2; exit 2; }
+    trap '' INT TERM HUP # only the end of standard input takes the host down: its caller decides when
+    unshare --net --mount --uts --pid --fork "$0" init "$dir" || true
+    tries=50
+    until remove_cgroups && rm -rf "$dir" 2>/dev/null; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || { echo "host.sh: cannot remove what is left of $dir" >&2; exit 1; }
+        sleep 0.1
+    done
+}
+
+command=${1:-}
+[ $# -ge 2 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+dir=$2
+shift 2
+case $command in
+up) up "$dir" ;;
+init) init "$dir" ;;
+in) enter "$(cat "$dir/pid")" "$@" ;;
+outside) enter "$(cat "$dir/pid")" nsenter --target "$(cat "$dir/outside")" --net -- "$@" ;;
+dockerd)
+    # In a session of its own: Ctrl-C at the caller's terminal must not stop the engine under a clean-up that needs it.
+    enter "$(cat "$dir/pid")" setsid --wait dockerd --host unix:///run/docker.sock --host "unix://$dir/docker.sock" \
+        --cgroup-parent "/${dir##*/}" "$@" </dev/null >>"$dir/dockerd.log" 2>&1
+    ;;
+*) echo "host.sh: no command $command" >&2; exit 2 ;;
+esac
