@@ -58,7 +58,7 @@ impl Compiler<'_> {
         let destination = rule.destination.as_ref().unwrap_or(&none);
         let parts = Parts::of(rule, source, destination)?;
         let stated = parts::family(rule.ip_version)?;
-        let family = stated.or(parts.protocol.and_then(|protocol| protocol.implies));
+        let family = stated.or_else(|| parts.protocol?.implies);
         self.warn_about(rule, source, destination, place);
 
         let protocol = parts.protocol.map(|protocol| protocol.number);

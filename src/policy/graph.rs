@@ -1,10 +1,10 @@
 //! The graph: told about resources one by one, asked now and then what changed for this node.
 
-use super::changes::{Changes, EndpointShapes, Shape};
+use super::changes::{Changes, EndpointShapes, Shape, ShapeId};
 use super::compile::{self, Compiled};
 use super::inherit::Inheritance;
 use super::item::{self, Item};
-use super::label_index::ItemNumber;
+use super::label_index::{ItemNumber, SelectorNumber};
 use super::locals::Locals;
 use super::policies::{Policies, Tier};
 use super::policy::{self, Policy};
@@ -22,6 +22,9 @@ const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
 
 /// Both directions, in the order in which a packet between two local endpoints meets them.
 pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
+
+/// Ingress and egress shapes by the policies and profiles that make them up.
+type Known = HashMap<(Vec<SelectorNumber>, Vec<Arc<str>>), (ShapeId, ShapeId)>;
 
 /// A profile's rules and the labels that it gives.
 #[derive(Debug, Clone, PartialEq)]
@@ -262,9 +265,10 @@ impl Graph {
     /// What changed since the last flush, for the endpoints of this node. Costs as much as changed.
     pub fn flush(&mut self) -> Changes {
         let mut changes = Changes::default();
+        let mut known = Known::new();
         for interface in self.locals.take_dirty() {
             let shapes = self.locals.owner(&interface).map(|(id, number)| (id.clone(), number));
-            let shapes = shapes.and_then(|(id, number)| self.shapes_of(id, number));
+            let shapes = shapes.and_then(|(id, number)| self.shapes_of(id, number, &mut known));
             let old = self.locals.told(&interface).cloned();
             for id in old.iter().flat_map(|old| [&old.ingress, &old.egress]) {
                 self.shapes.release(id);
@@ -317,8 +321,21 @@ impl Graph {
         self.problems.all().chain(self.locals.problems()).collect()
     }
 
-    fn shapes_of(&mut self, endpoint: ResourceId, number: ItemNumber) -> Option<EndpointShapes> {
+    /// The shapes of an endpoint, one use of each taken. Endpoints that the same policies select and that have the
+    /// same profiles have the same shapes, which `known` remembers for one flush.
+    fn shapes_of(
+        &mut self,
+        endpoint: ResourceId,
+        number: ItemNumber,
+        known: &mut Known,
+    ) -> Option<EndpointShapes> {
         let item = Arc::clone(&self.items.get(&number)?.1);
+        let key = (self.policies.selecting(number), item.profiles.clone());
+        if let Some((ingress, egress)) = known.get(&key).cloned() {
+            self.shapes.acquire_known(&ingress);
+            self.shapes.acquire_known(&egress);
+            return Some(EndpointShapes { endpoint, ingress, egress });
+        }
         let mut acquire = |direction| {
             let shape = Shape {
                 direction,
@@ -328,6 +345,7 @@ impl Graph {
             self.shapes.acquire(shape, &mut self.lists)
         };
         let (egress, ingress) = (acquire(Direction::Egress), acquire(Direction::Ingress));
+        known.insert(key, (ingress.clone(), egress.clone()));
         Some(EndpointShapes { endpoint, ingress, egress })
     }
 

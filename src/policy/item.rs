@@ -47,19 +47,20 @@ pub(super) struct Reading {
 }
 
 impl Item {
-    /// What it contributes to a set that selects it.
+    /// What it contributes to a set that selects it, sorted, each once.
     pub(super) fn members(&self, spec: &SetSpec) -> Vec<Element> {
         let Some(port) = &spec.port else { return self.nets.iter().copied().map(Element::Net).collect() };
         let meant = self.ports.iter().filter(|own| {
             own.name == port.name && port.protocol.is_none_or(|protocol| protocol == own.protocol)
         });
-        meant
+        let members: BTreeSet<Element> = meant
             .flat_map(|own| {
                 self.nets.iter().map(|net| {
                     Element::Port(PortMember { address: net.base(), protocol: own.protocol, port: own.port })
                 })
             })
-            .collect()
+            .collect();
+        members.into_iter().collect()
     }
 }
 

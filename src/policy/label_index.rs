@@ -4,7 +4,7 @@
 //! [`Place`], so an item is shown only to selectors that could match it, and a changed item only to those of them
 //! that mention a changed label; a new selector looks only at the items in its place.
 
-use super::restriction::{self, Place};
+use super::restriction::{self, Demand, Place};
 use crate::selector::Selector;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -163,18 +163,25 @@ impl LabelIndex {
         let matches = |item: &ItemNumber| {
             self.items.get(item).is_some_and(|entry| selector.matches(&entry.labels)).then_some(*item)
         };
-        match place {
-            Place::Nowhere => BTreeSet::new(),
-            Place::Anywhere => self.items.keys().filter_map(matches).collect(),
-            Place::Label(label) => {
-                let values = self.items_by_label.get(label).into_iter().flat_map(HashMap::values);
-                values.flatten().filter_map(matches).collect()
-            }
-            Place::Values(label, values) => {
-                let Some(items) = self.items_by_label.get(label) else { return BTreeSet::new() };
-                values.iter().filter_map(|value| items.get(value)).flatten().filter_map(matches).collect()
+        let demands = match place {
+            Place::Nowhere => return BTreeSet::new(),
+            Place::Anywhere => return self.items.keys().filter_map(matches).collect(),
+            Place::Among(demands) => demands,
+        };
+        let mut found = BTreeSet::new();
+        for (label, demand) in demands {
+            match demand {
+                Demand::Present => {
+                    let values = self.items_by_label.get(label).into_iter().flat_map(HashMap::values);
+                    found.extend(values.flatten().filter_map(matches));
+                }
+                Demand::OneOf(values) => {
+                    let Some(items) = self.items_by_label.get(label) else { continue };
+                    found.extend(values.iter().filter_map(|it| items.get(it)).flatten().filter_map(matches));
+                }
             }
         }
+        found
     }
 
     fn file_item(&mut self, item: ItemNumber, old: &Labels, new: &Labels) {
@@ -188,40 +195,52 @@ impl LabelIndex {
     }
 
     fn file_selector(&mut self, number: SelectorNumber, place: &Place) {
-        match place {
-            Place::Nowhere => {}
+        let demands = match place {
+            Place::Nowhere => return,
             Place::Anywhere => {
                 self.selectors_anywhere.insert(number);
+                return;
             }
-            Place::Label(label) => {
-                self.selectors_by_label.entry(label.clone()).or_default().insert(number);
-            }
-            Place::Values(label, values) => {
-                let filed = self.selectors_by_value.entry(label.clone()).or_default();
-                for value in values {
-                    filed.entry(value.clone()).or_default().insert(number);
+            Place::Among(demands) => demands,
+        };
+        for (label, demand) in demands {
+            match demand {
+                Demand::Present => {
+                    self.selectors_by_label.entry(label.clone()).or_default().insert(number);
+                }
+                Demand::OneOf(values) => {
+                    let filed = self.selectors_by_value.entry(label.clone()).or_default();
+                    for value in values {
+                        filed.entry(value.clone()).or_default().insert(number);
+                    }
                 }
             }
         }
     }
 
     fn unfile_selector(&mut self, number: SelectorNumber, place: &Place) {
-        match place {
-            Place::Nowhere => {}
+        let demands = match place {
+            Place::Nowhere => return,
             Place::Anywhere => {
                 self.selectors_anywhere.remove(&number);
+                return;
             }
-            Place::Label(label) => {
-                if let Some(numbers) = self.selectors_by_label.get_mut(label) {
-                    numbers.remove(&number);
-                    if numbers.is_empty() {
-                        self.selectors_by_label.remove(label);
+            Place::Among(demands) => demands,
+        };
+        for (label, demand) in demands {
+            match demand {
+                Demand::Present => {
+                    if let Some(numbers) = self.selectors_by_label.get_mut(label) {
+                        numbers.remove(&number);
+                        if numbers.is_empty() {
+                            self.selectors_by_label.remove(label);
+                        }
                     }
                 }
-            }
-            Place::Values(label, values) => {
-                for value in values {
-                    discard(&mut self.selectors_by_value, label, value, number);
+                Demand::OneOf(values) => {
+                    for value in values {
+                        discard(&mut self.selectors_by_value, label, value, number);
+                    }
                 }
             }
         }

@@ -36,32 +36,84 @@ impl Element {
     }
 }
 
-/// Counted members, those of them that are shown, and what changed about these.
+/// Counted members. Shown are those that no other member covers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Members {
     counts: BTreeMap<Element, u32>,
-    shown: BTreeSet<Element>,
-    /// Shown (true) or no longer shown (false) since the last [`Members::take_changes`].
-    changes: BTreeMap<Element, bool>,
+    /// How many prefixes have which length: few lengths are in use, so a covering prefix is found by asking each.
+    lengths: BTreeMap<(IpVersion, u8), usize>,
+    /// Shown (true) or no longer shown (false) since the last [`Members::take_changes`]; `None` before the first.
+    changes: Option<BTreeMap<Element, bool>>,
 }
 
 impl Members {
+    /// One more source for each of some members, one less for each of others; both sorted.
+    pub(super) fn apply(&mut self, add: &[Element], remove: &[Element]) {
+        /// Below this, and as long as they are few beside what is there, members go in and out one by one.
+        const FEW: usize = 1_000;
+        let much = add.len() + remove.len();
+        if much > FEW && much > self.counts.len() / 8 {
+            return self.apply_at_once(add, remove);
+        }
+        for element in add {
+            self.add(*element);
+        }
+        for element in remove {
+            self.remove(*element);
+        }
+    }
+
+    /// Looks at every member once instead of searching for each that moves.
+    fn apply_at_once(&mut self, add: &[Element], remove: &[Element]) {
+        let before = self.changes.is_some().then(|| self.shown());
+        let mut new = BTreeMap::new();
+        for element in add {
+            match self.counts.get_mut(element) {
+                Some(count) => *count += 1,
+                None => {
+                    new.insert(*element, 1);
+                }
+            }
+        }
+        self.counts.append(&mut new);
+        self.counts.retain(|element, count| {
+            *count = count.saturating_sub(u32::from(remove.binary_search(element).is_ok()));
+            *count > 0
+        });
+        self.lengths.clear();
+        for element in self.counts.keys() {
+            if let Element::Net(net) = element {
+                *self.lengths.entry((net.version(), net.prefix_len())).or_default() += 1;
+            }
+        }
+        let Some(before) = before else { return };
+        let after = self.shown();
+        for element in before.iter().filter(|element| after.binary_search(element).is_err()) {
+            self.note(*element, false);
+        }
+        for element in after.iter().filter(|element| before.binary_search(element).is_err()) {
+            self.note(*element, true);
+        }
+    }
+
     /// One more source for a member.
     pub(super) fn add(&mut self, element: Element) {
-        let count = self.counts.entry(element).or_default();
-        *count += 1;
-        if *count > 1 {
+        if let Some(count) = self.counts.get_mut(&element) {
+            *count += 1;
             return;
         }
         if let Element::Net(net) = element {
-            if self.shown_over(&net).is_some() {
-                return;
+            if !self.is_covered(&net) {
+                for inner in self.widest_within(&net) {
+                    self.note(inner, false);
+                }
+                self.note(element, true);
             }
-            for inner in self.shown_within(&net) {
-                self.hide(inner);
-            }
+            *self.lengths.entry((net.version(), net.prefix_len())).or_default() += 1;
+        } else {
+            self.note(element, true);
         }
-        self.show(element);
+        self.counts.insert(element, 1);
     }
 
     /// One source less for a member.
@@ -72,87 +124,85 @@ impl Members {
             return;
         }
         self.counts.remove(&element);
-        if !self.shown.contains(&element) {
-            return;
+        let Element::Net(net) = element else { return self.note(element, false) };
+        let length = (net.version(), net.prefix_len());
+        if let Some(count) = self.lengths.get_mut(&length) {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&length);
+            }
         }
-        self.hide(element);
-        if let Element::Net(net) = element {
+        if !self.is_covered(&net) {
+            self.note(element, false);
             for uncovered in self.widest_within(&net) {
-                self.show(uncovered);
+                self.note(uncovered, true);
             }
         }
     }
 
     /// Whether a prefix of the set holds the address.
     pub(super) fn holds_address(&self, address: IpAddr) -> bool {
-        self.shown_over(&Cidr::host(address)).is_some()
+        let host = Cidr::host(address);
+        self.counts.contains_key(&Element::Net(host)) || self.is_covered(&host)
     }
 
     /// Whether the set has this port.
     pub(super) fn holds_port(&self, port: PortMember) -> bool {
-        self.shown.contains(&Element::Port(port))
+        self.counts.contains_key(&Element::Port(port))
     }
 
-    /// Everything that is shown.
-    pub(super) fn shown(&self) -> &BTreeSet<Element> {
-        &self.shown
+    /// Everything that is shown, sorted.
+    pub(super) fn shown(&self) -> Vec<Element> {
+        widest(self.counts.keys().copied())
     }
 
-    /// What came and what went since the last call.
+    /// What came and what went since the last call, each sorted.
     pub(super) fn take_changes(&mut self) -> (Vec<Element>, Vec<Element>) {
-        let (come, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.changes).into_iter().partition(|(_, come)| *come);
+        let Some(changes) = self.changes.replace(BTreeMap::new()) else { return (self.shown(), Vec::new()) };
+        let (come, gone): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, come)| *come);
         let strip = |list: Vec<(Element, bool)>| list.into_iter().map(|(element, _)| element).collect();
         (strip(come), strip(gone))
     }
 
-    fn show(&mut self, element: Element) {
-        self.shown.insert(element);
-        if self.changes.remove(&element).is_none() {
-            self.changes.insert(element, true);
+    fn note(&mut self, element: Element, come: bool) {
+        let Some(changes) = &mut self.changes else { return };
+        if changes.remove(&element).is_none() {
+            changes.insert(element, come);
         }
     }
 
-    fn hide(&mut self, element: Element) {
-        self.shown.remove(&element);
-        if self.changes.remove(&element).is_none() {
-            self.changes.insert(element, false);
-        }
+    /// Whether a wider prefix of the set holds all of `net`.
+    fn is_covered(&self, net: &Cidr) -> bool {
+        let wider = self.lengths.range((net.version(), 0)..(net.version(), net.prefix_len()));
+        wider
+            .map(|((_, len), _)| Element::Net(Cidr::masking(net.base(), *len)))
+            .any(|it| self.counts.contains_key(&it))
     }
 
-    /// The shown prefix that holds all of `net`. Shown prefixes are disjoint and sorted by their first address, so it
-    /// is the last one that does not begin after `net`.
-    fn shown_over(&self, net: &Cidr) -> Option<Element> {
-        let up_to = Element::Net(Cidr::host(net.base()));
-        let before = self.shown.range(..=up_to).next_back().copied()?;
-        matches!(before, Element::Net(outer) if outer.contains_cidr(net)).then_some(before)
-    }
-
-    fn shown_within(&self, net: &Cidr) -> Vec<Element> {
-        self.shown.range(bounds(net)).copied().filter(|element| is_within(element, net)).collect()
-    }
-
-    /// The members within `net` that no other member within it holds. A prefix sorts before all that it holds.
+    /// The members within `net` that no other member within it holds.
     fn widest_within(&self, net: &Cidr) -> Vec<Element> {
-        let mut widest: Vec<Element> = Vec::new();
-        for (element, _) in self.counts.range(bounds(net)) {
-            let Element::Net(inner) = element else { continue };
-            let covered = matches!(widest.last(), Some(Element::Net(outer)) if outer.contains_cidr(inner));
-            if !covered && net.contains_cidr(inner) {
-                widest.push(*element);
-            }
-        }
-        widest
+        widest(self.counts.range(bounds(net)).map(|(element, _)| *element))
     }
+}
+
+/// Those of sorted members that no other of them holds. A prefix sorts before all that it holds.
+fn widest(sorted: impl Iterator<Item = Element>) -> Vec<Element> {
+    let mut widest: Vec<Element> = Vec::new();
+    for element in sorted {
+        let covered = match (widest.last(), element) {
+            (Some(Element::Net(outer)), Element::Net(inner)) => outer.contains_cidr(&inner),
+            _ => false,
+        };
+        if !covered {
+            widest.push(element);
+        }
+    }
+    widest
 }
 
 /// Everything that begins within `net`. A wider prefix with the same first address sorts before `net` itself.
 fn bounds(net: &Cidr) -> std::ops::RangeInclusive<Element> {
     Element::Net(*net)..=Element::Net(Cidr::host(net.last()))
-}
-
-fn is_within(element: &Element, net: &Cidr) -> bool {
-    matches!(element, Element::Net(inner) if net.contains_cidr(inner))
 }
 
 /// The prefixes of a list that no other of it holds, sorted.
@@ -210,9 +260,30 @@ mod tests {
     #[test]
     fn what_comes_and_goes_between_two_looks_is_no_change() {
         let mut members = Members::default();
+        assert_eq!(members.take_changes(), (vec![], vec![]));
         members.add(net("10.0.0.0/24"));
         members.remove(net("10.0.0.0/24"));
         assert_eq!(members.take_changes(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn many_members_at_once_are_the_same_as_one_by_one() {
+        let host = |bits| Element::Net(Cidr::host(IpAddr::V4(Ipv4Addr::from_bits(bits))));
+        let many: Vec<Element> = (0x0a00_0000..0x0a00_1000).map(host).collect();
+        let wide = [net("10.0.0.0/24"), net("10.0.1.0/25")];
+        let steps: [(&[Element], &[Element]); 5] =
+            [(&wide, &[]), (&many, &[]), (&[], &wide[..1]), (&many[..2000], &wide[1..]), (&[], &many)];
+        let (mut at_once, mut one_by_one) = (Members::default(), Members::default());
+        at_once.take_changes();
+        one_by_one.take_changes();
+        for (add, remove) in steps {
+            at_once.apply_at_once(add, remove);
+            add.iter().for_each(|element| one_by_one.add(*element));
+            remove.iter().for_each(|element| one_by_one.remove(*element));
+            assert_eq!(at_once.take_changes(), one_by_one.take_changes());
+            assert_eq!((&at_once.counts, &at_once.lengths), (&one_by_one.counts, &one_by_one.lengths));
+        }
+        assert_eq!(at_once.counts.len(), 2000);
     }
 
     proptest! {
@@ -240,7 +311,7 @@ mod tests {
                     for element in come {
                         prop_assert!(kernel.insert(element));
                     }
-                    prop_assert_eq!(&kernel, members.shown());
+                    prop_assert!(kernel.iter().copied().eq(members.shown()));
                     let expected: BTreeSet<Element> =
                         without_overlaps(sources.iter().copied()).into_iter().map(Element::Net).collect();
                     prop_assert_eq!(&kernel, &expected);

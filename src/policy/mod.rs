@@ -22,6 +22,7 @@ mod inherit;
 mod item;
 mod label_index;
 mod locals;
+mod log_prefix;
 mod members;
 mod parts;
 mod policies;
@@ -40,6 +41,7 @@ pub use explain::{DirectionExplanation, Explanation, ListExplanation, StandIn, T
 pub use graph::Graph;
 pub use hash::unique_id;
 pub use inherit::LabelOrigin;
+pub use log_prefix::log_prefix;
 pub use members::{Element, PortMember};
 pub use resolved::{
     Action, Direction, IcmpMatch, PortMatch, PortRange, ResolvedRule, RuleList, RuleListId, SetId, SetKind,

@@ -179,7 +179,8 @@ fn icmp(fields: &IcmpFields) -> Result<Option<IcmpMatch>, RuleError> {
     let code = fields.code.map(|code| u8::try_from(code).map_err(range("code", code))).transpose()?;
     // Type 255 is reserved, and Calico refuses it.
     let icmp_type = u8::try_from(icmp_type).ok().filter(|it| *it < u8::MAX);
-    let icmp_type = icmp_type.ok_or(RuleError::IcmpRange("type", fields.icmp_type.unwrap_or_default()))?;
+    let icmp_type =
+        icmp_type.ok_or_else(|| RuleError::IcmpRange("type", fields.icmp_type.unwrap_or_default()))?;
     Ok(Some(IcmpMatch { icmp_type, code }))
 }
 

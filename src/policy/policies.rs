@@ -137,6 +137,11 @@ impl Policies {
         self.tiers.iter().map(|(name, tier)| (name, *tier))
     }
 
+    /// The policies that select a local endpoint, by number.
+    pub(super) fn selecting(&self, endpoint: ItemNumber) -> Vec<SelectorNumber> {
+        self.index.selectors_of(endpoint).collect()
+    }
+
     /// The tiers with policies for an endpoint and a direction, in order. A tier without any is left out, and so is
     /// its default action.
     pub(super) fn sequence(&self, endpoint: ItemNumber, direction: Direction) -> Vec<ShapeTier> {

@@ -1,24 +1,32 @@
 //! What is wrong with which resource, said once as long as it stays wrong.
 
 use super::update::ResourceId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many sentences one resource gets.
+const ENOUGH: usize = 10;
 
 /// Sentences by resource.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     current: BTreeMap<ResourceId, Vec<String>>,
-    fresh: Vec<(ResourceId, String)>,
+    fresh: BTreeMap<ResourceId, BTreeSet<String>>,
 }
 
 impl Problems {
     /// What is wrong with a resource now. Sentences go on after the resource's name.
-    pub(super) fn set(&mut self, id: &ResourceId, problems: Vec<String>) {
+    pub(super) fn set(&mut self, id: &ResourceId, mut problems: Vec<String>) {
+        let more = problems.len().saturating_sub(ENOUGH);
+        if more > 0 {
+            problems.truncate(ENOUGH);
+            problems.push(format!("has {more} more problems of this sort"));
+        }
         let before = self.current.remove(id).unwrap_or_default();
-        self.fresh.retain(|(other, problem)| other != id || problems.contains(problem));
-        for problem in &problems {
-            if !before.contains(problem) {
-                self.fresh.push((id.clone(), problem.clone()));
-            }
+        let untold = self.fresh.remove(id).unwrap_or_default();
+        let fresh = problems.iter().filter(|it| untold.contains(*it) || !before.contains(it)).cloned();
+        let fresh: BTreeSet<String> = fresh.collect();
+        if !fresh.is_empty() {
+            self.fresh.insert(id.clone(), fresh);
         }
         if !problems.is_empty() {
             self.current.insert(id.clone(), problems);
@@ -27,10 +35,8 @@ impl Problems {
 
     /// Sentences that were not told yet, in an order that does not depend on that of the updates.
     pub(super) fn take_fresh(&mut self) -> Vec<String> {
-        let mut fresh = std::mem::take(&mut self.fresh);
-        fresh.sort();
-        fresh.dedup();
-        fresh.into_iter().map(|(id, problem)| sentence(&id, &problem)).collect()
+        let fresh = std::mem::take(&mut self.fresh);
+        fresh.iter().flat_map(|(id, list)| list.iter().map(move |problem| sentence(id, problem))).collect()
     }
 
     /// Everything that is wrong now.
@@ -63,6 +69,16 @@ mod tests {
         assert_eq!(problems.all().count(), 0);
         problems.set(&id, wrong());
         assert_eq!(problems.take_fresh(), ["Tier t is wrong"]);
+    }
+
+    #[test]
+    fn a_resource_full_of_problems_does_not_fill_the_log() {
+        let mut problems = Problems::default();
+        let id = ResourceId::global(ResourceKind::Tier, "t");
+        problems.set(&id, (0..1000).map(|it| format!("is wrong at {it}")).collect());
+        let told = problems.take_fresh();
+        assert_eq!(told.len(), ENOUGH + 1);
+        assert!(told.contains(&"Tier t has 990 more problems of this sort".to_owned()));
     }
 
     #[test]

@@ -13,35 +13,88 @@ pub(super) enum Demand {
     OneOf(BTreeSet<String>),
 }
 
-/// Demands by label name; all of them hold for whatever the selector matches.
-type Demands = BTreeMap<String, Demand>;
+/// Demands by label name.
+pub(super) type Demands = BTreeMap<String, Demand>;
 
 /// Where an index should look for what a selector matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Among items whose label has one of the values.
-    Values(String, BTreeSet<String>),
-    /// Among items that have the label.
-    Label(String),
-    /// Anywhere.
-    Anywhere,
     /// The selector matches nothing.
     Nowhere,
+    /// Among items that meet any of these demands.
+    Among(Demands),
+    /// Anywhere.
+    Anywhere,
 }
 
-/// The narrowest place: the fewest values of one label, else a label, else anywhere.
-pub(super) fn place(selector: &Selector) -> Place {
-    let Some(demands) = demands(selector) else { return Place::Nowhere };
-    let rank = |demand: &Demand| match demand {
-        Demand::OneOf(values) => values.len(),
-        Demand::Present => usize::MAX,
-    };
-    match demands.into_iter().min_by_key(|(_, demand)| rank(demand)) {
-        None => Place::Anywhere,
-        Some((label, Demand::Present)) => Place::Label(label),
-        Some((_, Demand::OneOf(values))) if values.is_empty() => Place::Nowhere,
-        Some((label, Demand::OneOf(values))) => Place::Values(label, values),
+impl Place {
+    /// A guess at how much there is to look at.
+    fn size(&self) -> usize {
+        /// A label alone says less than many values of it.
+        const ALL_VALUES: usize = 10_000;
+        let one = |demand: &Demand| match demand {
+            Demand::OneOf(values) => values.len(),
+            Demand::Present => ALL_VALUES,
+        };
+        match self {
+            Self::Nowhere => 0,
+            Self::Among(demands) => demands.values().map(one).sum(),
+            Self::Anywhere => usize::MAX,
+        }
     }
+
+    /// What lies in either place.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nowhere, place) | (place, Self::Nowhere) => place,
+            (Self::Anywhere, _) | (_, Self::Anywhere) => Self::Anywhere,
+            (Self::Among(mut any), Self::Among(more)) => {
+                for (label, demand) in more {
+                    let joined = match any.remove(&label) {
+                        Some(known) => weaker(known, demand),
+                        None => demand,
+                    };
+                    any.insert(label, joined);
+                }
+                Self::Among(any)
+            }
+        }
+    }
+}
+
+/// What holds if either demand does.
+fn weaker(one: Demand, other: Demand) -> Demand {
+    match (one, other) {
+        (Demand::OneOf(mut values), Demand::OneOf(more)) => {
+            values.extend(more);
+            Demand::OneOf(values)
+        }
+        _ => Demand::Present,
+    }
+}
+
+/// The narrowest place: of parts that must all match any one's place will do, of alternatives it takes all.
+pub(super) fn place(selector: &Selector) -> Place {
+    let whole = demanded(selector);
+    let parts = match selector {
+        Selector::Or(parts) => parts.iter().map(place).reduce(Place::or),
+        Selector::And(parts) => parts.iter().map(place).min_by_key(Place::size),
+        _ => None,
+    };
+    match parts {
+        Some(parts) if parts.size() < whole.size() => parts,
+        _ => whole,
+    }
+}
+
+/// The narrowest place that one label's demand gives.
+fn demanded(selector: &Selector) -> Place {
+    let Some(demands) = demands(selector) else { return Place::Nowhere };
+    let places = demands.into_iter().map(|(label, demand)| match demand {
+        Demand::OneOf(values) if values.is_empty() => Place::Nowhere,
+        demand => Place::Among(Demands::from([(label, demand)])),
+    });
+    places.min_by_key(Place::size).unwrap_or(Place::Anywhere)
 }
 
 /// Every label name that the selector's answer can depend on.
@@ -110,12 +163,9 @@ fn both(mut all: Demands, more: Demands) -> Demands {
 fn either(one: Demands, mut other: Demands) -> Demands {
     let mut common = Demands::new();
     for (label, demand) in one {
-        let joined = match (demand, other.remove(&label)) {
-            (_, None) => continue,
-            (Demand::OneOf(a), Some(Demand::OneOf(b))) => Demand::OneOf(a.union(&b).cloned().collect()),
-            _ => Demand::Present,
-        };
-        common.insert(label, joined);
+        if let Some(same) = other.remove(&label) {
+            common.insert(label, weaker(demand, same));
+        }
     }
     common
 }
@@ -129,25 +179,44 @@ mod tests {
     }
 
     fn values(label: &str, values: &[&str]) -> Place {
-        Place::Values(label.to_owned(), values.iter().map(|v| (*v).to_owned()).collect())
+        Place::Among(Demands::from([one_of(label, values)]))
+    }
+
+    fn one_of(label: &str, values: &[&str]) -> (String, Demand) {
+        (label.to_owned(), Demand::OneOf(values.iter().map(|v| (*v).to_owned()).collect()))
+    }
+
+    fn label(name: &str) -> Place {
+        Place::Among(Demands::from([(name.to_owned(), Demand::Present)]))
     }
 
     #[test]
     fn the_narrowest_demand_is_the_place() {
         assert_eq!(place_of("a == 'x'"), values("a", &["x"]));
         assert_eq!(place_of("a in {'x', 'y'} && b == 'z'"), values("b", &["z"]));
-        assert_eq!(place_of("has(a) && !has(b)"), Place::Label("a".to_owned()));
+        assert_eq!(place_of("has(a) && !has(b)"), label("a"));
         assert_eq!(place_of("a == 'x' || a == 'y'"), values("a", &["x", "y"]));
-        assert_eq!(place_of("a == 'x' || has(a)"), Place::Label("a".to_owned()));
-        assert_eq!(place_of("a starts with 'x'"), Place::Label("a".to_owned()));
+        assert_eq!(place_of("a == 'x' || has(a)"), label("a"));
+        assert_eq!(place_of("a starts with 'x'"), label("a"));
         assert_eq!(place_of("has(a) && a in {'x', 'y'}"), values("a", &["x", "y"]));
     }
 
     #[test]
     fn a_selector_that_absent_labels_can_match_is_anywhere() {
-        for text in ["all()", "a != 'x'", "a not in {'x'}", "!has(a)", "!a == 'x'", "a == 'x' || b == 'y'"] {
+        for text in ["all()", "a != 'x'", "a not in {'x'}", "!has(a)", "!a == 'x'", "a == 'x' || !has(b)"] {
             assert_eq!(place_of(text), Place::Anywhere, "{text}");
         }
+    }
+
+    #[test]
+    fn alternatives_are_among_each_of_their_labels() {
+        let both = Place::Among(Demands::from([one_of("a", &["x"]), one_of("b", &["y"])]));
+        assert_eq!(place_of("a == 'x' || b == 'y'"), both);
+        assert_eq!(place_of("(a == 'x' || b == 'y') && has(c)"), both);
+        assert_eq!(place_of("(a == 'x' || b == 'y') && c == 'z'"), values("c", &["z"]));
+        assert_eq!(place_of("a == 'x' || b == 'y' || a == 'x'"), both);
+        let wide = Place::Among(Demands::from([("a".to_owned(), Demand::Present), one_of("b", &["y"])]));
+        assert_eq!(place_of("a == 'x' || b == 'y' || has(a)"), wide);
     }
 
     #[test]

@@ -63,15 +63,15 @@ impl Sets {
         }
     }
 
-    /// What one item adds to a set and what it takes from it. Adding first keeps what stays from flickering.
+    /// What one item adds to a set and what it takes from it; what is in both is left alone.
     fn contribute(&mut self, selector: SelectorNumber, add: Option<&Item>, remove: Option<&Item>) {
         let Some(set) = self.sets.get_mut(&selector) else { return };
-        for element in add.map(|item| item.members(&set.spec)).unwrap_or_default() {
-            set.members.add(element);
-        }
-        for element in remove.map(|item| item.members(&set.spec)).unwrap_or_default() {
-            set.members.remove(element);
-        }
+        let members = |item: Option<&Item>| item.map(|item| item.members(&set.spec)).unwrap_or_default();
+        let (come, gone) = (members(add), members(remove));
+        let only = |list: &[Element], other: &[Element]| -> Vec<Element> {
+            list.iter().filter(|element| other.binary_search(element).is_err()).copied().collect()
+        };
+        set.members.apply(&only(&come, &gone), &only(&gone, &come));
         self.dirty.insert(selector);
     }
 
@@ -85,9 +85,7 @@ impl Sets {
         self.next = self.next.wrapping_add(1);
         let mut members = Members::default();
         for item in self.index.add_selector(number, spec.selector.clone()) {
-            for element in self.items.get(&item).map(|item| item.members(spec)).unwrap_or_default() {
-                members.add(element);
-            }
+            members.apply(&self.items.get(&item).map(|item| item.members(spec)).unwrap_or_default(), &[]);
         }
         self.numbers.insert(spec.id.clone(), number);
         self.sets.insert(number, ActiveSet { spec: Arc::clone(spec), users: 1, members, told: false });
@@ -137,7 +135,7 @@ impl Sets {
     pub(super) fn snapshot(&self) -> BTreeMap<SetId, SetChange> {
         let told = self.sets.values().filter(|set| set.told);
         told.map(|set| {
-            let added: Vec<Element> = set.members.shown().iter().copied().collect();
+            let added = set.members.shown();
             let change = SetChange { kind: set.spec.kind(), new: true, added, removed: Vec::new() };
             (set.spec.id.clone(), change)
         })

@@ -44,6 +44,13 @@ impl Shapes {
         id
     }
 
+    /// One more endpoint has a shape that [`Shapes::acquire`] named in the same flush.
+    pub(super) fn acquire_known(&mut self, id: &ShapeId) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.users += 1;
+        }
+    }
+
     /// One endpoint less has the shape.
     pub(super) fn release(&mut self, id: &ShapeId) {
         if let Some(entry) = self.entries.get_mut(id) {

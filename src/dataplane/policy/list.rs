@@ -10,12 +10,12 @@ use crate::model::{Cidr, IpVersion};
 use crate::nft::{Family, Rule, SetContents, Verdict};
 use crate::policy::{
     Action, Direction, PortMatch, PortRange, ResolvedRule, ResourceKind, RuleList, RuleListId, SetId,
-    SetKind, SideMatch,
+    SetKind, SideMatch, log_prefix,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Felix's default `logPrefix`.
-const LOG_PREFIX: &str = "calico-packet: ";
+const LOG_PREFIX: &str = "calico-packet";
 /// `info`.
 const LOG_LEVEL: u32 = 6;
 /// Longest comment that the kernel gives back as it was (`NFT_USERDATA_MAXLEN` less the header and the final NUL).
@@ -47,7 +47,12 @@ pub(super) struct Rendered {
 /// The chain of a list.
 pub(super) fn render(id: &RuleListId, list: &RuleList, marks: Marks) -> Rendered {
     let mut rendered = Rendered::default();
-    let writer = Writer { chain: chain(id), profile: id.owner.kind == ResourceKind::Profile, marks };
+    let writer = Writer {
+        chain: chain(id),
+        log_prefix: log_prefix(LOG_PREFIX, id, list),
+        profile: id.owner.kind == ResourceKind::Profile,
+        marks,
+    };
     for rule in &list.rules {
         writer.rule(&mut rendered, rule, &comment(&format!("{id} rule {}", rule.index)));
     }
@@ -56,6 +61,7 @@ pub(super) fn render(id: &RuleListId, list: &RuleList, marks: Marks) -> Rendered
 
 struct Writer {
     chain: String,
+    log_prefix: String,
     profile: bool,
     marks: Marks,
 }
@@ -122,7 +128,7 @@ impl Writer {
             Action::Pass if self.profile => rule.verdict(Verdict::Return),
             Action::Pass => rule.set_mark(0, self.marks.pass).verdict(Verdict::Return),
             Action::Deny => rule.verdict(Verdict::Drop),
-            Action::Log => rule.log(LOG_PREFIX, LOG_LEVEL),
+            Action::Log => rule.log(&self.log_prefix, LOG_LEVEL),
         }
     }
 }

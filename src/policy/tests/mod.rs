@@ -1,6 +1,7 @@
 //! The behaviours of dataplane 6.1 to 6.5 as decisions of the graph, and the properties that hold for any input.
 
 mod kernel;
+mod oracle;
 mod peers;
 mod ports;
 mod profiles;

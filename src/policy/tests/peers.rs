@@ -282,7 +282,7 @@ fn another_nodes_decision_is_foretold() {
         json!({"selector": "name == 'd'", "types": ["Ingress"], "ingress": [from("Allow", "name == 'a'")]}),
     );
     world.blocked(&["b>d", "c>d", "ext>d"]);
-    let ingress = world.trace("a", "d", TCP, 80, false).ingress.unwrap();
+    let ingress = world.trace_in(false, ("a", "d", TCP, 80)).ingress.unwrap();
     assert_eq!(ingress.node, "there");
     assert_eq!(ingress.reason.to_string(), "GlobalNetworkPolicy p ingress rule 1");
 }

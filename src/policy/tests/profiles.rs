@@ -10,7 +10,7 @@ fn an_endpoint_without_profile_and_policy_is_closed() {
     world.endpoint("b", json!({}), &["projectcalico-default-allow"]);
     world.only(&["b>ext", "ext>b"]);
     assert_eq!(
-        world.trace("b", "a", TCP, 80, false).ingress.unwrap().reason.to_string(),
+        world.trace_in(false, ("b", "a", TCP, 80)).ingress.unwrap().reason.to_string(),
         "no profile allowed it"
     );
 }

@@ -14,7 +14,7 @@ fn at(tier: &str, order: Value, rules: Value) -> Value {
 }
 
 fn decided_by(world: &World) -> String {
-    world.trace("b", "a", TCP, 80, false).ingress.unwrap().reason.to_string()
+    world.trace_in(false, ("b", "a", TCP, 80)).ingress.unwrap().reason.to_string()
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn pass_hands_over_to_the_next_tier() {
     world.policy("p1b", at("first", json!(2), json!([rule("Deny")])));
     world.policy("p2", at("second", json!(1), json!([from("Allow", "name == 'b'")])));
     world.blocked(&["c>a", "ext>a"]);
-    let decision = world.trace("b", "a", TCP, 80, false).ingress.unwrap();
+    let decision = world.trace_in(false, ("b", "a", TCP, 80)).ingress.unwrap();
     assert_eq!(decision.reason.to_string(), "GlobalNetworkPolicy p2 ingress rule 1");
     assert_eq!(decision.on_the_way.iter().map(|rule| rule.action).collect::<Vec<_>>(), [Action::Pass]);
 }
@@ -101,7 +101,7 @@ fn the_end_of_a_tier_denies_unless_its_default_action_is_pass() {
     world.tier("first", 1, "Deny");
     world.policy("p", at("first", json!(1), json!([from("Allow", "name == 'b'")])));
     world.blocked(&["c>a", "ext>a"]);
-    let reason = world.trace("c", "a", TCP, 80, true).ingress.unwrap().reason.to_string();
+    let reason = world.trace_in(true, ("c", "a", TCP, 80)).ingress.unwrap().reason.to_string();
     assert_eq!(reason, "the end of tier first: none of its policies decided");
     world.tier("first", 1, "Pass");
     world.blocked(&[]);
@@ -165,7 +165,7 @@ fn log_decides_nothing() {
     let mut world = World::open_mesh();
     world.policy("p", at("default", json!(1), json!([rule("Log"), from("Allow", "name == 'b'")])));
     world.blocked(&["c>a", "ext>a"]);
-    let decision = world.trace("b", "a", TCP, 80, false).ingress.unwrap();
+    let decision = world.trace_in(false, ("b", "a", TCP, 80)).ingress.unwrap();
     assert_eq!(
         decision.on_the_way.iter().map(|rule| (rule.index, rule.action)).collect::<Vec<_>>(),
         [(0, Action::Log)]

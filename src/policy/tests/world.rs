@@ -126,13 +126,18 @@ impl World {
         self.resource(&format!("tiers/{name}"), json!({}), spec);
     }
 
-    pub(super) fn trace(&self, source: &str, destination: &str, protocol: u8, port: u16, v6: bool) -> Trace {
+    /// What is decided about a flow from, to, of protocol and port, in one family.
+    pub(super) fn trace_in(
+        &self,
+        v6: bool,
+        (source, destination, protocol, port): (&str, &str, u8, u16),
+    ) -> Trace {
         self.graph.evaluate(address(source, v6), address(destination, v6), protocol, port)
     }
 
     /// Whether a flow passes, in one family.
     pub(super) fn passes_in(&self, v6: bool, flow: (&str, &str, u8, u16)) -> bool {
-        self.trace(flow.0, flow.1, flow.2, flow.3, v6).allowed()
+        self.trace_in(v6, flow).allowed()
     }
 
     /// Whether a flow passes, the same in both families.
