@@ -7,6 +7,7 @@
 //! | [`model`] | what Calico stores: keys, JSON, ids, prefixes (pure) |
 //! | [`selector`] | Calico's selector language (pure) |
 //! | [`protocol`] | Docker's plugin protocol: twenty-two calls and their JSON (pure) |
+//! | [`policy`] | what Calico policy says about each endpoint of this node (pure) |
 //! | [`store`] | the datastore seam and its backends |
 //! | [`ipam`] | Calico block IPAM over the store |
 //! | [`net`] | links, routes, neighbours, sysctls of the host |
@@ -35,6 +36,7 @@ pub mod logging;
 pub mod model;
 pub mod net;
 pub mod nft;
+pub mod policy;
 pub mod protocol;
 pub mod selector;
 pub mod server;

@@ -18,6 +18,8 @@ mod etcd;
 mod multinet;
 #[path = "docker/network.rs"]
 mod network;
+#[path = "docker/policy.rs"]
+mod policy;
 #[path = "docker/refusal.rs"]
 mod refusal;
 #[path = "docker/scale.rs"]

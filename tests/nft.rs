@@ -399,7 +399,7 @@ fn a_hundred_thousand_elements_go_in_one_batch() {
             println!("100000 elements committed in {:?}", started.elapsed());
             // The kernel grows the hash table in the background; until it has, a dump misses elements.
             while keys(&mut socket, "dispatch").await.len() < 100_000 {
-                assert!(started.elapsed() < Duration::from_secs(20));
+                assert!(started.elapsed() < Duration::from_secs(120));
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             // Adding what is there is no error, whatever a dump said.

@@ -89,6 +89,11 @@ fetch() {
 
 pings() { inside "$1" ping -c 1 -W 3 "$2"; }
 
+# cut_off FROM ADDRESS: neither ping nor a TCP connection works.
+cut_off() {
+    ! inside "$1" ping -c 1 -W 1 "$2" && ! inside "$1" timeout 2 wget -q -O - "$(fetch "$2")"
+}
+
 # The page tells under which address its server sees the caller, with brackets or an IPv4 address in IPv6 form.
 page() { "$@" | sed 's/^\[//; s/\]$//; s/^::ffff://'; }
 
@@ -259,6 +264,8 @@ step "container c4 runs" run c4 shop
 printf '     it has %s\n' "$(address c4 shop IPAddress)"
 step "c4 reaches the host (ping)" pings c4 "$host4"
 step "the host reaches c4 (ping and TCP)" host_reaches "$(address c4 shop IPAddress)"
+step "c4 does not reach c1 on web over IPv4: networks are closed to each other" cut_off c4 "$(address c1 web IPAddress)"
+step "c1 does not reach c4 on shop either" cut_off c1 "$(address c4 shop IPAddress)"
 step "c4 joins web as well" docker network connect calico-demo-web calico-demo-c4
 step "c4 reaches c1 on web (ping)" pings c4 "$(address c1 web IPAddress)"
 step "c4 leaves web" docker network disconnect calico-demo-web calico-demo-c4

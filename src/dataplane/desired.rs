@@ -1,7 +1,9 @@
 //! What is desired: plain data, and how each verb changes it. Pure.
 
+use super::policy::PolicyState;
 use super::{DataplaneError, PoolNat, PortMap};
 use crate::model::IfaceName;
+use crate::policy::Changes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -9,7 +11,7 @@ use std::net::IpAddr;
 pub(super) const PREFIX: &str = "cali";
 
 /// What a caller can ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verb {
     Ensure,
     Resync,
@@ -20,6 +22,7 @@ pub(super) enum Verb {
     SetSiblings(IfaceName, BTreeSet<IpAddr>),
     Publish(IfaceName, Vec<PortMap>),
     Revoke(IfaceName),
+    Policy(Box<Changes>),
     RemoveAll,
 }
 
@@ -41,6 +44,8 @@ pub(super) struct Desired {
     /// Addresses of the other endpoints of the same container, by interface; only of interfaces that are open.
     pub(super) siblings: BTreeMap<IfaceName, BTreeSet<IpAddr>>,
     pub(super) ports: BTreeMap<IfaceName, Vec<PortMap>>,
+    /// Recorded by [`super::policy::switch`], not by [`Desired::apply`].
+    pub(super) policy: PolicyState,
 }
 
 impl Desired {
@@ -80,7 +85,7 @@ impl Desired {
             Verb::AddEndpoint(iface) | Verb::SetSiblings(iface, _) => vec![Part::Endpoint(iface.clone())],
             Verb::RemoveEndpoint(iface) => vec![Part::Endpoint(iface.clone()), Part::Ports],
             Verb::Publish(..) | Verb::Revoke(_) => vec![Part::Ports],
-            Verb::Ensure | Verb::Resync | Verb::RemoveAll => Vec::new(),
+            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) => Vec::new(),
         }
     }
 
@@ -113,7 +118,7 @@ impl Desired {
             Verb::Revoke(iface) => {
                 self.ports.remove(iface);
             }
-            Verb::Ensure | Verb::Resync | Verb::RemoveAll => {}
+            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) => {}
         }
         None
     }

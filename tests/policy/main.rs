@@ -1,0 +1,16 @@
+//! Calico's policy in the kernel, as packets meet it: the cases of Calico's own tests, each a few documents and what
+//! all pairs of three containers and a machine outside may do with them, in both families.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::expect_used
+)]
+
+mod cases;
+mod lab;
+mod life;
+#[path = "../support/nsrun.rs"]
+mod nsrun;
