@@ -26,7 +26,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn open() -> Socket {
-    Socket::open(Duration::from_secs(5)).unwrap()
+    Socket::open(Duration::from_secs(60)).unwrap()
 }
 
 fn table() -> TableId {

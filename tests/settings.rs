@@ -93,7 +93,7 @@ fn the_manifests_environment_reads_as_the_settings_say() {
         assert_eq!(entry["name"], setting.name);
         assert_eq!(entry["value"], value_in_the_plugin(setting), "{}", setting.name);
         assert_eq!(entry["description"], setting.help, "{}", setting.name);
-        let settable = setting.settable.then(|| json!(["value"])).unwrap_or_default();
+        let settable = if setting.settable { json!(["value"]) } else { Value::Null };
         assert_eq!(entry["settable"], settable, "{}", setting.name);
     }
 }

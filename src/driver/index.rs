@@ -60,6 +60,8 @@ struct Inner {
     by_ip: HashMap<IpAddr, EndpointId>,
     /// Addresses handed out that no endpoint has taken yet.
     reserved: HashMap<IpAddr, Instant>,
+    /// Host sides of joined endpoints that could not be programmed again.
+    unrepaired: BTreeSet<IfaceName>,
     /// What kernel and packet filter were told of the other addresses of an endpoint's container; nothing for most.
     told: HashMap<EndpointId, BTreeSet<IpAddr>>,
 }
@@ -92,6 +94,7 @@ impl EndpointIndex {
         let mut inner = self.lock();
         inner.told.remove(id);
         let gone = inner.endpoints.remove(id)?;
+        inner.unrepaired.remove(&gone.iface);
         for ip in &gone.ips {
             if inner.by_ip.get(ip) == Some(id) {
                 inner.by_ip.remove(ip);
@@ -183,10 +186,25 @@ impl EndpointIndex {
     /// Takes an endpoint out of its sandbox.
     pub(super) fn leave(&self, id: &EndpointId) {
         let mut inner = self.lock();
+        let Some(endpoint) = inner.endpoints.get_mut(id) else { return };
+        endpoint.sandbox = None;
+        let iface = endpoint.iface.clone();
+        inner.unrepaired.remove(&iface);
         inner.told.remove(id);
-        if let Some(endpoint) = inner.endpoints.get_mut(id) {
-            endpoint.sandbox = None;
-        }
+    }
+
+    /// Notes whether the endpoint behind an interface could be programmed again.
+    pub(super) fn note_repair(&self, iface: &IfaceName, done: bool) {
+        let mut inner = self.lock();
+        match done {
+            true => inner.unrepaired.remove(iface),
+            false => inner.unrepaired.insert(iface.clone()),
+        };
+    }
+
+    /// The host sides of endpoints that could not be programmed again.
+    pub(super) fn unrepaired(&self) -> Vec<IfaceName> {
+        self.lock().unrepaired.iter().cloned().collect()
     }
 
     /// Whether an endpoint is not the only one of its sandbox.

@@ -9,7 +9,7 @@ use super::index::LocalEndpoint;
 use super::locks::Key;
 use crate::model::{EndpointId, IpVersion, key};
 use crate::protocol::{EndpointRef, PortBinding, ProgramExternalConnectivity};
-use crate::store::{Txn, typed};
+use crate::store::{Entry, StoreError, Txn, typed};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
@@ -183,13 +183,13 @@ impl Drivers {
 
     /// Publishes again what a former process published; what belongs to nobody any more is forgotten.
     pub(super) async fn restore_ports(&self) -> Result<(), DriverError> {
-        for stored in typed::list::<Vec<StoredPort>>(&*self.local, &key::all_ports()).await? {
-            let owner = key::parse_ports(&stored.key).filter(|id| self.endpoints.get(id).is_some());
-            let Some(id) = owner else {
-                self.local.commit(Txn::new().remove(stored.key)).await?;
+        for entry in self.local.list(&key::all_ports()).await?.entries {
+            let owner = key::parse_ports(&entry.key).filter(|id| self.endpoints.get(id).is_some());
+            let (Some(id), Ok(stored)) = (owner, readable(&entry)) else {
+                self.local.commit(Txn::new().remove(entry.key)).await?;
                 continue;
             };
-            let ports: Vec<PublishedPort> = stored.value.into_iter().map(PublishedPort::from).collect();
+            let ports: Vec<PublishedPort> = stored.into_iter().map(PublishedPort::from).collect();
             self.firewall.publish(&id, ports.clone()).await.map_err(DriverError::Firewall)?;
             // Somebody may have taken a port while the plugin was down; the rule stands all the same.
             self.ports.put(&id, ports.into_iter().map(|port| (port, hold_again(&port))).collect());
@@ -264,6 +264,13 @@ impl Drivers {
         }
         Ok(taken)
     }
+}
+
+/// The ports of a former process; a record that cannot be read is as good as none, and named.
+fn readable(entry: &Entry) -> Result<Vec<StoredPort>, StoreError> {
+    typed::decode(entry)
+        .map(|stored| stored.value)
+        .inspect_err(|error| log::warn!("published ports are forgotten: {error}"))
 }
 
 /// Why a host port was not taken, for whoever asked for it.

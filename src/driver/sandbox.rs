@@ -4,11 +4,12 @@
 use super::error::{DriverError, refused};
 use super::index::{LocalEndpoint, Sandbox};
 use super::locks::Key;
-use super::record::NetworkRecord;
+use super::record::{NetworkPool, NetworkRecord};
 use super::{Drivers, alias, plan};
 use crate::model::{EndpointId, IfaceName};
 use crate::net::{self, EndpointLink};
 use crate::protocol::{EndpointRef, Join, JoinAnswer};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 impl Drivers {
@@ -43,6 +44,7 @@ impl Drivers {
             }
             return Err(error);
         }
+        let network = self.with_prefixes(network).await?;
         Ok(plan::join_answer(&network, &endpoint, sandbox.hop))
     }
 
@@ -56,6 +58,22 @@ impl Drivers {
         if let Err(undo) = undone {
             log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", joined.id.short());
         }
+    }
+
+    /// The network with the prefixes that its containers may have addresses of. An internal one without `--subnet` has
+    /// those of all pools; `0.0.0.0/0`, which Docker knows it by, would be a default route.
+    async fn with_prefixes(&self, mut network: NetworkRecord) -> Result<NetworkRecord, DriverError> {
+        if network.internal && network.pools.iter().any(|pool| pool.subnet.prefix_len() == 0) {
+            let pools = self.ipam.pools().await?;
+            let (named, unnamed): (Vec<_>, Vec<_>) =
+                network.pools.into_iter().partition(|pool| pool.subnet.prefix_len() > 0);
+            let versions = unnamed.iter().map(|pool| pool.subnet.version());
+            let of =
+                |version| pools.iter().map(|pool| pool.spec.cidr).filter(move |c| c.version() == version);
+            let prefixes = versions.flat_map(of).map(NetworkPool::of_prefix);
+            network.pools = named.into_iter().chain(prefixes).collect();
+        }
+        Ok(network)
     }
 
     /// Programs the kernel for an endpoint, for who holds it and its sandbox.
@@ -131,15 +149,35 @@ impl Drivers {
     }
 
     /// Programs the kernel again for every endpoint that is joined and whose interface still exists, after a start of
-    /// the plugin or a gap in what the kernel tells. One that cannot be restored must not keep the others down.
+    /// the plugin or a gap in what the kernel tells. One that cannot be restored must not keep the others down; it is
+    /// tried again by [`Self::repair_unrepaired`].
     pub async fn repair_all(&self) {
-        let links = match self.host.links().await {
-            Ok(links) => links,
-            Err(error) => return log::error!("no endpoint is looked after: {error}"),
+        let joined = self.endpoints.all().into_iter().filter(|endpoint| endpoint.sandbox.is_some());
+        self.repair_those(joined.map(|endpoint| endpoint.iface).collect()).await;
+    }
+
+    /// Tries those again that could not be programmed: after a start, nothing else may ever touch them.
+    pub async fn repair_unrepaired(&self) {
+        self.repair_those(self.endpoints.unrepaired()).await;
+    }
+
+    async fn repair_those(&self, ifaces: Vec<IfaceName>) {
+        if ifaces.is_empty() {
+            return;
+        }
+        let there: BTreeSet<String> = match self.host.links().await {
+            Ok(links) => links.into_iter().map(|link| link.name).collect(),
+            Err(error) => {
+                log::error!("{} endpoints are not programmed again: {error}", ifaces.len());
+                ifaces.iter().for_each(|iface| self.endpoints.note_repair(iface, false));
+                return;
+            }
         };
-        for endpoint in self.endpoints.all() {
-            if links.iter().any(|link| link.name == endpoint.iface.as_str()) {
-                self.repair(&endpoint.iface).await;
+        for iface in ifaces {
+            match there.contains(iface.as_str()) {
+                true => self.repair(&iface).await,
+                // It died with its container: nothing is left to repair.
+                false => self.endpoints.note_repair(&iface, true),
             }
         }
     }
@@ -156,6 +194,7 @@ impl Drivers {
             Ok(record) => self.attach(&endpoint, &record, sandbox).await,
             Err(error) => Err(error),
         };
+        self.endpoints.note_repair(&endpoint.iface, repaired.is_ok());
         match repaired {
             Ok(()) => log::debug!("endpoint {} is programmed again", id.short()),
             Err(error) => log::error!("endpoint {} is not programmed again: {error}", id.short()),

@@ -13,10 +13,10 @@ const CLOCKS: [&str; 2] = ["Instant", "SystemTime"];
 const LOUD: [&str; 4] = ["error", "warn", "info", "debug"];
 
 /// Module to the modules that it may import.
-pub type Layers = BTreeMap<String, BTreeSet<String>>;
+pub(crate) type Layers = BTreeMap<String, BTreeSet<String>>;
 
 /// The lines of a document between `<!-- name -->` and `<!-- /name -->`.
-pub fn marked<'a>(document: &'a str, name: &str) -> Vec<&'a str> {
+pub(crate) fn marked<'a>(document: &'a str, name: &str) -> Vec<&'a str> {
     let (open, close) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
     let inside = document.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));
     let (inside, _) = inside.unwrap_or_else(|| panic!("ARCHITECTURE.md has no {open} ... {close}"));
@@ -24,7 +24,7 @@ pub fn marked<'a>(document: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 /// The layering table: each row's first cell names modules, its second what they may import; both between backquotes.
-pub fn layers(document: &str) -> Layers {
+pub(crate) fn layers(document: &str) -> Layers {
     let mut layers = Layers::new();
     for row in marked(document, "layers").into_iter().skip(2) {
         let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
@@ -38,7 +38,7 @@ pub fn layers(document: &str) -> Layers {
 }
 
 /// Everything between backquotes.
-pub fn quoted(text: &str) -> Vec<String> {
+pub(crate) fn quoted(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
@@ -49,7 +49,7 @@ fn production(sources: &[Source]) -> Vec<&Source> {
 }
 
 /// Each file imports only what its module may, and by a path that shows it.
-pub fn imports(sources: &[Source], layers: &Layers) -> Vec<String> {
+pub(crate) fn imports(sources: &[Source], layers: &Layers) -> Vec<String> {
     let mut faults = Vec::new();
     for source in production(sources) {
         let module = source.module();
@@ -83,7 +83,7 @@ fn own_paths(source: &Source) -> Vec<Found> {
 }
 
 /// The table, the folder and `lib.rs` know the same modules, and no row allows what nobody does.
-pub fn staleness(sources: &[Source], layers: &Layers) -> Vec<String> {
+pub(crate) fn staleness(sources: &[Source], layers: &Layers) -> Vec<String> {
     let there: BTreeSet<&str> =
         sources.iter().map(Source::module).filter(|module| *module != "lib").collect();
     let declared: Vec<String> =
@@ -117,7 +117,7 @@ pub fn staleness(sources: &[Source], layers: &Layers) -> Vec<String> {
 }
 
 /// The table has no circles.
-pub fn circles(layers: &Layers) -> Vec<String> {
+pub(crate) fn circles(layers: &Layers) -> Vec<String> {
     let mut left = layers.clone();
     loop {
         let free: Vec<String> = left
@@ -134,7 +134,7 @@ pub fn circles(layers: &Layers) -> Vec<String> {
 }
 
 /// Pure files neither wait nor look at the machine. An entry that ends with `/` is a whole folder.
-pub fn purity(sources: &[Source], pure: &[String]) -> Vec<String> {
+pub(crate) fn purity(sources: &[Source], pure: &[String]) -> Vec<String> {
     let mut faults = Vec::new();
     for entry in pure {
         let belongs =
@@ -161,7 +161,7 @@ pub fn purity(sources: &[Source], pure: &[String]) -> Vec<String> {
 }
 
 /// Every file opens with what it is, and is no longer than a person reads at once.
-pub fn form(sources: &[Source]) -> Vec<String> {
+pub(crate) fn form(sources: &[Source]) -> Vec<String> {
     let mut faults = Vec::new();
     for source in production(sources) {
         if !source.text.starts_with("//!") {
@@ -179,7 +179,7 @@ pub fn form(sources: &[Source]) -> Vec<String> {
 }
 
 /// Nothing is left for later.
-pub fn leftovers(path: &str, text: &str) -> Vec<String> {
+pub(crate) fn leftovers(path: &str, text: &str) -> Vec<String> {
     const MARKS: [&str; 4] =
         [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("ST", "UB")];
     let is_mark = |word: &str| MARKS.contains(&word);
@@ -190,7 +190,7 @@ pub fn leftovers(path: &str, text: &str) -> Vec<String> {
 }
 
 /// Every `file.rs: function` that a document names in a code span exists.
-pub fn named_code(document: &str, sources: &[Source]) -> Vec<String> {
+pub(crate) fn named_code(document: &str, sources: &[Source]) -> Vec<String> {
     let mut faults = Vec::new();
     for span in document.lines().flat_map(quoted) {
         let (path, functions) = match span.split_once(": ") {
@@ -216,7 +216,7 @@ pub fn named_code(document: &str, sources: &[Source]) -> Vec<String> {
 }
 
 /// Every relative link of a document leads to a file.
-pub fn links(root: &Path, path: &str, document: &str) -> Vec<String> {
+pub(crate) fn links(root: &Path, path: &str, document: &str) -> Vec<String> {
     let folder = root.join(path).parent().unwrap().to_owned();
     let targets =
         document.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);

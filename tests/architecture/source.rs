@@ -4,29 +4,29 @@ use std::path::Path;
 
 /// One file below `src/`.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub(crate) struct Source {
     /// Path below `src/`, with `/`.
-    pub path: String,
+    pub(crate) path: String,
     /// As it stands.
-    pub text: String,
+    pub(crate) text: String,
     /// The same length and lines, with comments and literals blanked out.
-    pub code: Vec<char>,
+    pub(crate) code: Vec<char>,
 }
 
 /// A name found in code, and its line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Found {
-    pub line: usize,
-    pub name: String,
+pub(crate) struct Found {
+    pub(crate) line: usize,
+    pub(crate) name: String,
 }
 
 impl Source {
-    pub fn new(path: &str, text: &str) -> Self {
+    pub(crate) fn new(path: &str, text: &str) -> Self {
         Self { path: path.to_owned(), text: text.to_owned(), code: blank_literals(text) }
     }
 
     /// All files of a folder, in order.
-    pub fn all(folder: &Path) -> Vec<Self> {
+    pub(crate) fn all(folder: &Path) -> Vec<Self> {
         let mut sources = Vec::new();
         collect(folder, folder, &mut sources);
         sources.sort_by(|a, b| a.path.cmp(&b.path));
@@ -34,7 +34,7 @@ impl Source {
     }
 
     /// The top-level module that the file belongs to: `driver/plan.rs` to `driver`, `task.rs` to `task`.
-    pub fn module(&self) -> &str {
+    pub(crate) fn module(&self) -> &str {
         let first = self.path.split('/').next().unwrap();
         first.strip_suffix(".rs").unwrap_or(first)
     }
@@ -46,7 +46,7 @@ impl Source {
     }
 
     /// The code without its tests.
-    pub fn production(&self) -> Vec<char> {
+    pub(crate) fn production(&self) -> Vec<char> {
         let mut code = self.code.clone();
         for (from, to) in self.test_items() {
             code[from..to].iter_mut().filter(|c| **c != '\n').for_each(|c| *c = ' ');
@@ -55,14 +55,14 @@ impl Source {
     }
 
     /// Lines outside tests.
-    pub fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         let lines = |text: &[char]| text.iter().filter(|c| **c == '\n').count();
         let tests: usize = self.test_items().iter().map(|(from, to)| lines(&self.code[*from..*to])).sum();
         lines(&self.code) - tests
     }
 
     /// Files that hold nothing but tests: `#[cfg(test)] mod tests;`, with or without `#[path = "..."]`.
-    pub fn test_files(&self) -> Vec<String> {
+    pub(crate) fn test_files(&self) -> Vec<String> {
         let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         let text: Vec<char> = self.text.chars().collect();
         let named = |(from, to): (usize, usize)| {
@@ -87,7 +87,7 @@ impl Source {
     }
 
     /// First names behind `root::` in production code: of `use root::{a, b::c}` both `a` and `b`.
-    pub fn names_below(&self, root: &str) -> Vec<Found> {
+    pub(crate) fn names_below(&self, root: &str) -> Vec<Found> {
         let code = self.production();
         let mut found = Vec::new();
         for at in words(&code, root) {
@@ -105,14 +105,14 @@ impl Source {
     }
 
     /// Uses of a word in production code.
-    pub fn word(&self, word: &str) -> Vec<Found> {
+    pub(crate) fn word(&self, word: &str) -> Vec<Found> {
         let code = self.production();
         let at = words(&code, word);
         at.into_iter().map(|at| Found { line: line_of(&code, at), name: word.to_owned() }).collect()
     }
 
     /// Chains of `super::` that reach the crate's root, where the layering could not be seen.
-    pub fn supers_to_the_root(&self) -> Vec<Found> {
+    pub(crate) fn supers_to_the_root(&self) -> Vec<Found> {
         let code = self.production();
         let inner = inline_modules(&code);
         let mut found = Vec::new();
@@ -138,7 +138,7 @@ impl Source {
     }
 
     /// Names of the modules that the file declares.
-    pub fn declared_modules(&self) -> Vec<String> {
+    pub(crate) fn declared_modules(&self) -> Vec<String> {
         words(&self.code, "mod")
             .into_iter()
             .map(|at| word_at(&self.code, skip_space(&self.code, at + 3)))
@@ -241,8 +241,8 @@ fn members(code: &[char], open: usize) -> Vec<usize> {
     let mut depth = 0;
     let mut starts = Vec::new();
     let mut expected = false;
-    for at in open..code.len() {
-        match code[at] {
+    for (at, c) in code.iter().enumerate().skip(open) {
+        match c {
             '{' => {
                 depth += 1;
                 expected = depth == 1;
@@ -267,12 +267,12 @@ fn members(code: &[char], open: usize) -> Vec<usize> {
 /// The end of the item that begins here: its closing brace, or its semicolon.
 fn item_end(code: &[char], from: usize) -> usize {
     let mut depth = 0;
-    for at in from..code.len() {
-        match code[at] {
+    for (at, c) in code.iter().enumerate().skip(from) {
+        match c {
             '{' | '(' | '[' => depth += 1,
             '}' | ')' | ']' => {
                 depth -= 1;
-                if depth == 0 && code[at] == '}' {
+                if depth == 0 && *c == '}' {
                     return at + 1;
                 }
             }

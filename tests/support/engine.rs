@@ -287,6 +287,18 @@ impl Drop for Engine {
     }
 }
 
+/// Whether a program is there that a test needs besides an engine; it must be if `REQUIRE` names it.
+pub(crate) fn has(program: &str) -> bool {
+    let look = format!("command -v {program}");
+    let found = Command::new("sh").args(["-c", &look]).output().unwrap().status.success();
+    let required = std::env::var("REQUIRE").unwrap_or_default();
+    assert!(found || !required.split(',').any(|name| name == program), "{program} is required and not there");
+    if !found {
+        println!("SKIP: {program}");
+    }
+    found
+}
+
 /// Waits for a condition; fails the test with `what` when it does not come.
 #[track_caller]
 pub(crate) fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {

@@ -1,0 +1,112 @@
+//! The collector against a small Docker API.
+
+use crate::engine::{Engine, plan, subnet};
+use crate::world::World;
+use std::time::Duration;
+
+#[tokio::test]
+async fn what_a_crashed_engine_leaves_is_collected() {
+    // 49
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24"), subnet("fd09::/64")])).await.unwrap();
+    for _ in 0..3 {
+        engine.run(&network).await.unwrap();
+    }
+    world.collect().await;
+    world.assert_clean("Docker has nothing any more").await;
+}
+
+#[tokio::test]
+async fn nothing_is_collected_that_docker_has() {
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let idle = engine.create(&plan(&[subnet("10.8.0.0/24")])).await.unwrap();
+    let [running, starting, veth_lost] = [
+        engine.run(&network).await.unwrap(),
+        engine.run(&network).await.unwrap(),
+        engine.run(&network).await.unwrap(),
+    ];
+    world.docker.add_network(&network.id);
+    world.docker.add_network(&idle.id);
+    world.docker.add_container("running", &[&running.id]);
+    world.docker.add_container("created", &[&starting.id]);
+    world.docker.add_container("running", &[&veth_lost.id]);
+    world.host.kill(&veth_lost.id);
+    world.collect().await;
+    assert_eq!((world.endpoints().await.len(), world.allocated().await.len()), (3, 3));
+    assert_eq!(world.keys("/libnetwork/v1/network/").await.len(), 2);
+    // The container dies, its engine does not say so.
+    world.host.kill(&running.id);
+    world.docker.clear();
+    world.docker.add_network(&network.id);
+    world.docker.add_container("exited", &[&running.id]);
+    world.docker.add_container("running", &[&starting.id]);
+    world.docker.add_container("running", &[&veth_lost.id]);
+    world.collect().await;
+    assert_eq!(world.endpoints().await.len(), 2);
+    assert!(!world.allocated().await.contains(running.ip()));
+    assert_eq!(
+        world.keys("/libnetwork/v1/network/").await,
+        std::slice::from_ref(&network.id),
+        "the idle one is gone"
+    );
+}
+
+#[tokio::test]
+async fn where_docker_is_silent_the_kernel_tells() {
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let [dead, alive] = [engine.run(&network).await.unwrap(), engine.run(&network).await.unwrap()];
+    world.host.kill(&dead.id);
+    world.docker.be_silent(true);
+    world.collect().await;
+    let left: Vec<_> = world.endpoints().await.into_iter().map(|endpoint| endpoint.spec.endpoint).collect();
+    assert_eq!(left, std::slice::from_ref(&alive.id));
+    engine.stop(&alive).await;
+    world.collect().await;
+    assert_eq!(world.keys("/libnetwork/v1/network/").await.len(), 1, "only Docker knows its networks");
+    world.docker.be_silent(false);
+    world.collect().await;
+    world.assert_clean("Docker has nothing").await;
+}
+
+#[tokio::test]
+async fn a_suspect_has_the_grace_period_to_explain_itself() {
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let endpoint = engine.run(&network).await.unwrap();
+    let grace = Duration::from_millis(200);
+    let mut collector = world.collector(grace);
+    collector.pass().await.unwrap();
+    collector.pass().await.unwrap();
+    assert_eq!(world.endpoints().await.len(), 1, "suspect for a moment only");
+    world.docker.add_container("running", &[&endpoint.id]);
+    world.docker.add_network(&network.id);
+    tokio::time::sleep(grace).await;
+    collector.pass().await.unwrap();
+    world.docker.clear();
+    collector.pass().await.unwrap();
+    assert_eq!(world.endpoints().await.len(), 1, "the suspicion had ended and began anew");
+    tokio::time::sleep(grace * 2).await;
+    collector.pass().await.unwrap();
+    assert!(world.endpoints().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_was_joined_since_it_was_looked_at_stays() {
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let endpoint = engine.run(&network).await.unwrap();
+    world.ok("NetworkDriver.Leave", &endpoint.reference()).await;
+    let seen = world.drivers.local_endpoints().remove(0);
+    let mut join = endpoint.reference();
+    join["SandboxKey"] = serde_json::json!("/run/docker/netns/other");
+    world.ok("NetworkDriver.Join", &join).await;
+    world.drivers.collect_endpoint(&seen).await.unwrap();
+    assert_eq!((world.endpoints().await.len(), world.host.endpoints().len()), (1, 1));
+}
