@@ -62,8 +62,9 @@ struct Inner {
     reserved: HashMap<IpAddr, Instant>,
     /// Host sides of joined endpoints that could not be programmed again.
     unrepaired: BTreeSet<IfaceName>,
-    /// What kernel and packet filter were told of the other addresses of an endpoint's container; nothing for most.
-    told: HashMap<EndpointId, BTreeSet<IpAddr>>,
+    /// What kernel and packet filter were told of the other addresses of an endpoint's container: nothing for most, and
+    /// `None` while that is not certain.
+    told: HashMap<EndpointId, Option<BTreeSet<IpAddr>>>,
 }
 
 /// All endpoints of this node.
@@ -212,32 +213,43 @@ impl EndpointIndex {
         self.lock().endpoints.values().any(|endpoint| endpoint.id != *id && endpoint.is_in(key))
     }
 
-    /// The endpoints of a sandbox that were told otherwise of the addresses of all others there, with these.
-    pub(super) fn untold(&self, key: &str) -> Vec<(LocalEndpoint, BTreeSet<IpAddr>)> {
+    /// The endpoints of a sandbox that were told otherwise of the addresses of all others there, with these; without
+    /// one that is about to leave.
+    pub(super) fn untold(
+        &self,
+        key: &str,
+        leaving: Option<&EndpointId>,
+    ) -> Vec<(LocalEndpoint, BTreeSet<IpAddr>)> {
         let inner = self.lock();
-        let here: Vec<&LocalEndpoint> = inner.endpoints.values().filter(|e| e.is_in(key)).collect();
+        let stays = |e: &&LocalEndpoint| e.is_in(key) && leaving != Some(&e.id);
+        let here: Vec<&LocalEndpoint> = inner.endpoints.values().filter(stays).collect();
         let others = |of: &LocalEndpoint| -> BTreeSet<IpAddr> {
             here.iter().filter(|other| other.id != of.id).flat_map(|other| other.ips.clone()).collect()
         };
-        let none = BTreeSet::new();
+        let knows = |id: &EndpointId, others: &BTreeSet<IpAddr>| match inner.told.get(id) {
+            None => others.is_empty(),
+            Some(told) => told.as_ref() == Some(others),
+        };
         here.iter()
             .map(|endpoint| ((*endpoint).clone(), others(endpoint)))
-            .filter(|(endpoint, others)| inner.told.get(&endpoint.id).unwrap_or(&none) != others)
+            .filter(|(endpoint, others)| !knows(&endpoint.id, others))
             .collect()
     }
 
-    /// Notes what was told to an endpoint.
-    pub(super) fn tell(&self, id: &EndpointId, others: BTreeSet<IpAddr>) {
+    /// Notes what an endpoint is told; `None` before that, as it may come to nothing or half of it.
+    pub(super) fn tell(&self, id: &EndpointId, others: Option<BTreeSet<IpAddr>>) {
         let mut inner = self.lock();
-        match others.is_empty() {
+        match others.as_ref().is_some_and(BTreeSet::is_empty) {
             true => inner.told.remove(id),
             false => inner.told.insert(id.clone(), others),
         };
     }
 
-    /// Forgets what was told to an endpoint, because it has to be told again.
-    pub(super) fn forget_told(&self, id: &EndpointId) {
-        self.lock().told.remove(id);
+    /// What was told to an endpoint, if anything was, has to be told again.
+    pub(super) fn doubt_told(&self, id: &EndpointId) {
+        if let Some(told) = self.lock().told.get_mut(id) {
+            *told = None;
+        }
     }
 }
 
@@ -309,7 +321,7 @@ mod tests {
         });
         let untold = |key: &str| {
             let mut all: Vec<(String, BTreeSet<IpAddr>)> =
-                index.untold(key).into_iter().map(|(e, others)| (e.id.to_string(), others)).collect();
+                index.untold(key, None).into_iter().map(|(e, others)| (e.id.to_string(), others)).collect();
             all.sort();
             all
         };
@@ -320,14 +332,20 @@ mod tests {
         index.join(&b, "s1");
         assert_eq!(untold("s1"), [("a".to_owned(), set("10.0.0.2")), ("b".to_owned(), set("10.0.0.1"))]);
         assert!(index.has_siblings(&a, "s1") && !index.has_siblings(&c, "s2"));
-        index.tell(&a, set("10.0.0.2"));
-        index.tell(&b, set("10.0.0.1"));
-        assert_eq!(untold("s1"), []);
-        index.forget_told(&a);
+        index.tell(&a, None);
+        index.tell(&b, Some(set("10.0.0.1")));
         assert_eq!(untold("s1"), [("a".to_owned(), set("10.0.0.2"))]);
-        index.tell(&a, set("10.0.0.2"));
+        index.tell(&a, Some(set("10.0.0.2")));
+        assert_eq!(untold("s1"), []);
+        index.doubt_told(&a);
+        assert_eq!(untold("s1"), [("a".to_owned(), set("10.0.0.2"))]);
+        assert_eq!(index.untold("s1", Some(&b)).len(), 1, "one that is leaving counts no more");
+        index.tell(&a, Some(set("10.0.0.2")));
         index.leave(&b);
         assert_eq!(untold("s1"), [("a".to_owned(), BTreeSet::new())]);
+        index.tell(&a, Some(BTreeSet::new()));
+        index.doubt_told(&a);
+        assert_eq!(untold("s1"), [], "one that was never told anything needs no word");
         assert_eq!(index.join(&b, "s2").unwrap().hop, 2);
         assert_eq!(untold("s2").len(), 2, "what was told in another sandbox is forgotten");
     }

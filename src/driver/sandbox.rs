@@ -102,8 +102,8 @@ impl Drivers {
         self.host.ensure_endpoint(&link).await?;
         self.firewall.add_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall)?;
         // Packet filters take siblings of open interfaces only, and after a start this one may have been closed.
-        self.endpoints.forget_told(&endpoint.id);
-        self.tell_siblings(&sandbox.key).await
+        self.endpoints.doubt_told(&endpoint.id);
+        self.tell_siblings(&sandbox.key, None).await
     }
 
     pub(super) async fn leave(&self, call: &EndpointRef) -> Result<(), DriverError> {
@@ -119,7 +119,7 @@ impl Drivers {
     /// Takes an endpoint's ports, filter entries, routes and interface away; all of them, even if one fails.
     pub(super) async fn detach(&self, endpoint: &LocalEndpoint) -> Result<(), DriverError> {
         // Closing the interface makes the packet filter forget them, too.
-        self.endpoints.forget_told(&endpoint.id);
+        self.endpoints.doubt_told(&endpoint.id);
         let ports = self.release_ports(&endpoint.id).await;
         let closed = self.firewall.remove_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall);
         let released = match &endpoint.sandbox {

@@ -5,6 +5,7 @@ use super::error::DriverError;
 use super::index::LocalEndpoint;
 use super::locks::Key;
 use super::{Drivers, alias};
+use crate::model::EndpointId;
 use crate::net::EndpointRef;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,11 +22,16 @@ impl Drivers {
 
     /// Tells every endpoint of a sandbox of the others there, if something has changed; for who holds the sandbox. All
     /// are told, even if one cannot be.
-    pub(super) async fn tell_siblings(&self, key: &str) -> Result<(), DriverError> {
+    pub(super) async fn tell_siblings(
+        &self,
+        key: &str,
+        leaving: Option<&EndpointId>,
+    ) -> Result<(), DriverError> {
         let mut outcome = Ok(());
-        for (endpoint, others) in self.endpoints.untold(key) {
+        for (endpoint, others) in self.endpoints.untold(key, leaving) {
+            self.endpoints.tell(&endpoint.id, None);
             match self.tell(&endpoint, &others).await {
-                Ok(()) => self.endpoints.tell(&endpoint.id, others),
+                Ok(()) => self.endpoints.tell(&endpoint.id, Some(others)),
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }
@@ -46,12 +52,13 @@ impl Drivers {
         filtered.map_err(DriverError::Firewall)
     }
 
-    /// Takes an endpoint out of its sandbox, for who holds both; the others there are told.
+    /// Takes a detached endpoint out of its sandbox, for who holds both. The others there are told first: until they
+    /// know, it stays, and its addresses with it.
     pub(super) async fn part(&self, endpoint: &LocalEndpoint) -> Result<(), DriverError> {
-        self.endpoints.leave(&endpoint.id);
-        match &endpoint.sandbox {
-            Some(sandbox) => self.tell_siblings(&sandbox.key).await,
-            None => Ok(()),
+        if let Some(sandbox) = &endpoint.sandbox {
+            self.tell_siblings(&sandbox.key, Some(&endpoint.id)).await?;
         }
+        self.endpoints.leave(&endpoint.id);
+        Ok(())
     }
 }

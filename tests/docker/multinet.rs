@@ -1,6 +1,6 @@
 //! Containers on several networks: each peer is answered, whichever network has the default route.
 
-use crate::engine::{Container, Engine, HOST_V4, HOST_V6, OUTSIDE_V4, OUTSIDE_V6, text, wait_for};
+use crate::engine::{Container, Engine, HOST_V4, HOST_V6, OUTSIDE_V4, OUTSIDE_V6, fetch, text, wait_for};
 use std::time::Duration;
 
 const FRONT: [&str; 5] = ["--ipv6", "--subnet", "10.77.0.0/16", "--subnet", "fd00:77::/64"];
@@ -34,6 +34,14 @@ fn also(engine: &Engine) -> String {
     let sets = ["rpf-also4", "rpf-also6"]
         .map(|set| engine.on_host(&["nft", "list", "set", "inet", "calico-docker", set]));
     sets.concat().lines().filter(|line| line.contains("cali") && !line.contains("table")).collect()
+}
+
+/// Waits until a container's server listens, a moment after its start was answered.
+#[track_caller]
+fn serves(container: &Container<'_>) {
+    wait_for("the container's server", Duration::from_secs(5), || {
+        container.try_exec(&fetch("127.0.0.1")).status.success()
+    });
 }
 
 /// Whom the server behind a port of the host sees when the world outside calls.
@@ -75,6 +83,7 @@ fn a_container_on_two_networks_and_its_peers_reach_each_other_on_both() {
     engine.crash_plugin();
     both();
     engine.docker(&["restart", "--time", "0", one.name()]);
+    serves(&one);
     both();
 
     // "back" has the default route: its name sorts first. Each goes once, and comes back.
@@ -165,6 +174,7 @@ fn published_ports_follow_the_gateway_from_network_to_network() {
     engine.network("front", &FRONT);
     engine.network("back", &BACK);
     let one = engine.run("one", "front", &["--publish", "8080:80"]);
+    serves(&one);
     let answered = || {
         assert_eq!(call_port(&engine, HOST_V4, 8080), OUTSIDE_V4);
         assert_eq!(call_port(&engine, HOST_V6, 8080), OUTSIDE_V6);
@@ -204,6 +214,7 @@ fn a_container_on_a_network_of_ours_and_a_bridge_is_reached_on_both_with_its_por
         let theirs = engine.run("peer-bridge", bridge, &[]);
         for (first, second) in [("calico", bridge), (bridge, "calico")] {
             let one = engine.run("one", first, &["--publish", "8080:80"]);
+            serves(&one);
             assert_eq!(call_port(&engine, HOST_V4, 8080), OUTSIDE_V4, "{first} alone");
             engine.docker(&["network", "connect", second, one.name()]);
             let holds = default_device(&one);
@@ -224,9 +235,9 @@ fn a_container_on_a_network_of_ours_and_a_bridge_is_reached_on_both_with_its_por
     }
     ours.remove();
     engine.docker(&["network", "rm", "calico"]);
-    // The engine lets its own rules for a bridge go a moment after the answer.
-    wait_for("Docker's bridges to go", Duration::from_secs(5), || {
-        !engine.on_host(&["ip", "-brief", "link"]).contains("br-")
+    // The plugin looks for bridges every half minute.
+    wait_for("the last bridge to be forgotten", Duration::from_secs(40), || {
+        !engine.on_host(&["nft", "list", "set", "inet", "calico-docker", "docker-bridges"]).contains("br-")
     });
     engine.assert_back_to(&before);
 }

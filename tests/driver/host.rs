@@ -289,6 +289,11 @@ impl TestFirewall {
         self.state().open.clone()
     }
 
+    /// Addresses of other endpoints that open interfaces may send under.
+    pub(crate) fn siblings(&self) -> BTreeMap<String, Vec<IpAddr>> {
+        self.state().siblings.clone()
+    }
+
     /// Pools that NAT knows.
     pub(crate) fn pools(&self) -> BTreeSet<PoolNat> {
         self.state().pools.clone()
@@ -328,9 +333,11 @@ impl Firewall for TestFirewall {
         iface: &'a IfaceName,
         addresses: Vec<IpAddr>,
     ) -> BoxFuture<'a, Result<(), String>> {
-        self.act(move |state| match addresses.is_empty() {
-            true => drop(state.siblings.remove(iface.as_str())),
-            false => drop(state.siblings.insert(iface.to_string(), addresses)),
+        self.act(move |state| {
+            state.siblings.remove(iface.as_str());
+            if state.open.contains(iface.as_str()) && !addresses.is_empty() {
+                state.siblings.insert(iface.to_string(), addresses);
+            }
         })
     }
 

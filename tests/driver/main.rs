@@ -43,4 +43,5 @@ mod networks;
 mod ports;
 mod replay;
 mod restart;
+mod siblings;
 mod world;
