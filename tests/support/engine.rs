@@ -132,10 +132,8 @@ impl Engine {
 
     /// A docker client command against this engine, to be started by the caller.
     pub(crate) fn docker_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(client());
-        command.env("PATH", path()).env("DOCKER_CONFIG", self.dir.join("client")).env_remove("DOCKER_HOST");
-        command.arg("--host").arg(format!("unix://{}", self.dir.join("docker.sock").display())).args(args);
-        command.stdin(Stdio::null());
+        let mut command = self.host_command(&[client()]);
+        command.env("DOCKER_CONFIG", self.dir.join("client")).env_remove("DOCKER_HOST").args(args);
         command
     }
 
@@ -262,7 +260,9 @@ impl Engine {
         let from = log.len().saturating_sub(6000);
         let from = (from..log.len()).find(|&at| log.is_char_boundary(at)).unwrap_or(0);
         println!("--- end of dockerd's log ---\n{}", &log[from..]);
-        println!("--- host ---\n{}", HostState::read(self).text());
+        if self.dir.join("pid").exists() {
+            println!("--- host ---\n{}", HostState::read(self).text());
+        }
     }
 }
 
@@ -325,7 +325,23 @@ fn path() -> String {
 /// The client of the engine's own package where there is one: a newer one refuses an old engine `--mac-address`.
 fn client() -> &'static str {
     let packaged = "/usr/bin/docker";
-    if Path::new(packaged).is_file() { packaged } else { "docker" }
+    if other_debian().is_some() || Path::new(packaged).is_file() { packaged } else { "docker" }
+}
+
+/// The Debian whose engine is to run instead of this machine's: `ENGINE` of `tools/host.sh`.
+fn other_debian() -> Option<String> {
+    std::env::var("ENGINE").ok().filter(|suite| !suite.is_empty())
+}
+
+/// Looks whether the root file system of another Debian is there.
+fn engine_root(suite: &str) -> Result<(), String> {
+    let tool = format!("{TOP}/tools/engine-rootfs.sh");
+    let said = Command::new(&tool).args(["--where", suite]).output().map_err(|error| format!("{tool}: {error}"))?;
+    let root = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    if said.status.success() && Path::new(&root).is_dir() {
+        return Ok(());
+    }
+    Err(format!("there is no Debian {suite} in '{root}'; run 'tools/engine-rootfs.sh {suite}'"))
 }
 
 fn fresh_dir() -> PathBuf {
@@ -337,7 +353,15 @@ fn fresh_dir() -> PathBuf {
 
 /// Why this machine cannot run an engine with the plugin.
 fn able() -> Result<(), String> {
-    for command in ["docker", "dockerd", "busybox", "nsenter", "unshare", "ip"] {
+    let machines = ["docker", "dockerd", "ip", "busybox", "nsenter", "unshare"];
+    let needed = match other_debian() {
+        Some(suite) => {
+            engine_root(&suite)?;
+            &machines[3..]
+        }
+        None => &machines[..],
+    };
+    for command in needed {
         let found = std::env::split_paths(&path()).any(|folder| folder.join(command).is_file());
         if !found {
             return Err(format!("there is no {command}"));
