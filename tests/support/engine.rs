@@ -221,7 +221,7 @@ impl Engine {
     /// Kills the plugin with SIGKILL and waits until the engine has started it again and it answers.
     pub(crate) fn crash_plugin(&self) {
         let before = self.registrations();
-        self.on_host(&["kill", "-KILL", &self.plugin_pid().unwrap().to_string()]);
+        self.on_host(&["busybox", "kill", "-KILL", &self.plugin_pid().unwrap().to_string()]);
         // Only once the engine has registered it again: a second death before that switches a plugin off for good.
         wait_for("the plugin to come back", Duration::from_secs(15), || self.registrations() > before);
     }
