@@ -6,9 +6,8 @@
 //! |---|---|
 //! | [`model`] | what Calico stores: keys, JSON, ids, prefixes (pure) |
 //! | [`selector`] | Calico's selector language (pure) |
-//! | [`protocol`] | Docker's plugin protocol: twenty calls and their JSON (pure) |
+//! | [`protocol`] | Docker's plugin protocol: twenty-two calls and their JSON (pure) |
 //! | [`store`] | the datastore seam and its backends |
-//! | [`selector`] | Calico's selector language (pure) |
 //! | [`ipam`] | Calico block IPAM over the store |
 //! | [`net`] | links, routes, neighbours, sysctls of the host |
 //! | [`nft`] | nf_tables over netlink |

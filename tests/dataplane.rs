@@ -488,7 +488,7 @@ fn spoofed_sources_and_unknown_interfaces_are_dropped() {
             assert_eq!(senders, [host.parse::<IpAddr>().unwrap()], "spoofed {spoofed}");
         }
         // The kernel's own multicast reports from the unspecified address may be counted as well.
-        let text = run("nft list chain inet calico-docker rpf");
+        let text = run("nft list chain inet calico-docker rpf-also");
         let dropped =
             text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse::<u32>();
         assert!(dropped.unwrap() >= 3, "{text}");
@@ -503,6 +503,112 @@ fn spoofed_sources_and_unknown_interfaces_are_dropped() {
         reaches("c1", C2, true);
         let error = lab.block(lab.dataplane.add_endpoint(&iface("eth0"))).unwrap_err();
         assert!(matches!(error, DataplaneError::ForeignInterface(_)));
+    });
+}
+
+/// Sends a UDP packet from a namespace under a source address that is put there for it.
+fn send_as(namespace: &str, source: &str, to: SocketAddr) {
+    let nodad = if to.is_ipv6() { "nodad" } else { "" };
+    run(&format!("nsenter --net=/run/netns/{namespace} ip addr replace {source} dev lo {nodad}"));
+    let from = SocketAddr::new(source.parse().unwrap(), 0);
+    inside(namespace, move || {
+        UdpSocket::bind(from).unwrap().send_to(b"x", to).unwrap();
+    });
+    run(&format!("nsenter --net=/run/netns/{namespace} ip addr del {source} dev lo"));
+}
+
+#[test]
+fn a_container_sends_under_the_addresses_of_its_other_endpoints_and_nobody_else_does() {
+    isolated("a_container_sends_under_the_addresses_of_its_other_endpoints_and_nobody_else_does", || {
+        const SECOND: [&str; 2] = ["10.65.0.3", "fd65::3"];
+        topology();
+        lines(
+            "ip link add cali3 address ee:ee:ee:ee:ee:ee type veth peer name eth1 netns c1
+            sysctl -qw net.ipv6.conf.cali3.accept_dad=0
+            sysctl -qw net.ipv4.conf.cali3.rp_filter=0
+            ip link set cali3 up
+            nsenter --net=/run/netns/c1 sysctl -qw net.ipv6.conf.eth1.accept_dad=0
+            nsenter --net=/run/netns/c1 ip link set eth1 up
+            nsenter --net=/run/netns/c1 ip addr add 10.65.0.3/32 dev eth1
+            nsenter --net=/run/netns/c1 ip addr add fd65::3/128 dev eth1 nodad
+            ip route add 10.65.0.3/32 dev cali3
+            ip route add fd65::3/128 dev cali3",
+        );
+        let lab = Lab::start(options());
+        let (c1, c3) = (iface("cali1"), iface("cali3"));
+        lab.block(lab.dataplane.add_endpoint(&c3)).unwrap();
+        reaches("c2", C1, true);
+        reaches("c2", SECOND, false);
+        let siblings = |of: &IfaceName, ips: [&str; 2]| {
+            let ips = ips.map(|ip| ip.parse().unwrap());
+            lab.block(lab.dataplane.set_siblings(of, &ips)).unwrap();
+        };
+        siblings(&c1, SECOND);
+        siblings(&c3, C1);
+        let allowed = || {
+            reaches("c2", SECOND, true);
+            reaches("c2", C1, true);
+            reaches("c1", C2, true);
+        };
+        allowed();
+
+        // Elsewhere the same addresses are spoofed, and so are others here.
+        let seen = serve_udp("ext", "[::]:90");
+        for (family, ext) in EXT.into_iter().enumerate() {
+            let to = address(ext, 90);
+            let unknown = ["10.65.7.7", "fd65::7"][family];
+            for (from, source) in [("c2", SECOND[family]), ("c1", C2[family]), ("c1", unknown)] {
+                send_as(from, source, to);
+            }
+            for honest in ["c1", "c2"] {
+                let source = if honest == "c1" { C1 } else { C2 }[family].parse().unwrap();
+                inside(honest, move || {
+                    UdpSocket::bind(SocketAddr::new(source, 0)).unwrap().send_to(b"x", to).unwrap();
+                });
+            }
+            lab.eventually("the honest packets arrive", || seen.lock().unwrap().len() >= 2);
+            assert_eq!(std::mem::take(&mut *seen.lock().unwrap()).len(), 2, "{ext}: a spoofed one arrived");
+        }
+
+        run("nft flush set inet calico-docker rpf-also4");
+        lab.eventually("what others flushed comes back", || lab.repairs() == 2);
+        allowed();
+        // A new process knows them before it adopts the kernel's state.
+        siblings(&c1, SECOND);
+        lab.block(lab.dataplane.resync()).unwrap();
+        assert_eq!(lab.repairs(), 2, "nothing had to be changed");
+
+        lab.block(lab.dataplane.set_siblings(&c1, &[])).unwrap();
+        reaches("c2", SECOND, false);
+        siblings(&c1, SECOND);
+        reaches("c2", SECOND, true);
+        lab.block(async {
+            lab.dataplane.remove_endpoint(&c1).await.unwrap();
+            lab.dataplane.add_endpoint(&c1).await.unwrap();
+        });
+        reaches("c2", SECOND, false);
+        reaches("c2", C1, true);
+    });
+}
+
+#[test]
+fn what_listens_on_the_hosts_localhost_is_out_of_a_containers_reach() {
+    isolated("what_listens_on_the_hosts_localhost_is_out_of_a_containers_reach", || {
+        topology();
+        serve("127.0.0.1:82");
+        lines(
+            "ip link set lo up
+            nsenter --net=/run/netns/c1 ip addr del 127.0.0.1/8 dev lo
+            nsenter --net=/run/netns/c1 sysctl -qw net.ipv4.conf.eth0.route_localnet=1
+            nsenter --net=/run/netns/c1 sysctl -qw net.ipv4.conf.all.rp_filter=0",
+        );
+        assert!(ask("c1", "127.0.0.1", 82).is_some(), "the test proves nothing");
+        let lab = Lab::start(options());
+        assert!(ask("c1", "127.0.0.1", 82).is_none());
+        assert!(ask("host", "127.0.0.1", 82).is_some());
+        let ports = [map(Some("127.0.0.1"), 8080, address(C1[0], PORT))];
+        lab.block(lab.dataplane.publish_ports(&iface("cali1"), &ports)).unwrap();
+        assert!(ask("host", "127.0.0.1", 8080).is_some(), "published ports on localhost work as before");
     });
 }
 

@@ -12,6 +12,10 @@
 mod crash;
 #[path = "support/engine.rs"]
 mod engine;
+#[path = "docker/etcd.rs"]
+mod etcd;
+#[path = "docker/multinet.rs"]
+mod multinet;
 #[path = "docker/network.rs"]
 mod network;
 #[path = "docker/refusal.rs"]

@@ -41,6 +41,7 @@ fn endpoint(n: u8, hop: u8) -> EndpointLink {
         alias: format!("calico-libnetwork:{n}"),
         addresses: vec![ip(&format!("10.65.0.{n}")), ip(&format!("fd00:65::{n:x}"))],
         gateway_v6: Some(format!("fe80::{hop:x}").parse().unwrap()),
+        siblings: false,
     }
 }
 
@@ -112,12 +113,16 @@ async fn assert_exact(endpoint: &EndpointLink) {
     assert_eq!(link.alias.as_deref(), Some(endpoint.alias.as_str()));
 
     let routes = routes_on(name).await;
-    for (kind, len, family_scope) in [("IPv4", 32, RouteScope::Link), ("IPv6", 128, RouteScope::Universe)] {
+    for (kind, len) in [("IPv4", 32), ("IPv6", 128)] {
         let found: Vec<_> =
             routes.iter().filter(|route| route.header.destination_prefix_length == len).collect();
         assert_eq!(found.len(), 1, "{kind}: {routes:?}");
         let (header, attributes) = (&found[0].header, &found[0].attributes);
-        assert_eq!((header.protocol, header.scope), (RouteProtocol::Other(80), family_scope), "{kind}");
+        assert_eq!(
+            (header.protocol, header.scope),
+            (RouteProtocol::Other(80), RouteScope::Universe),
+            "{kind}"
+        );
         assert_eq!(header.kind, RouteType::Unicast, "{kind}");
         assert!(attributes.contains(&RouteAttribute::Priority(1024)), "{kind}: {attributes:?}");
         assert!(
@@ -312,6 +317,75 @@ fn two_endpoints_of_one_container_answer_at_their_own_next_hops() {
                 assert_eq!(container.enter(move || probe_udp(from, to)).unwrap(), from, "{from} to {to}");
             }
         }
+    });
+}
+
+/// The source that the kernel chooses for what the host sends to an address.
+fn host_source(to: IpAddr) -> IpAddr {
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+    socket.connect((to, 7)).unwrap();
+    socket.local_addr().unwrap().ip()
+}
+
+#[test]
+fn a_container_answers_for_all_its_endpoints_over_one_of_them_whatever_the_hosts_rp_filter_is() {
+    netns::run(|| async {
+        set_sysctl("ipv4/conf/default/rp_filter", "1");
+        set_sysctl("ipv4/conf/all/rp_filter", "1");
+        let net = Ip::open();
+        net.address("lo", ip("192.0.2.1"), 32).await;
+        let host = kernel().await;
+        host.enable_forwarding().await.unwrap();
+        host.ensure_next_hops().await.unwrap();
+        let (peer, in_peer) = container(&host, 3).await;
+        let (first, second) = (endpoint(1, 1), endpoint(2, 2));
+        let both = Namespace::new();
+        for (endpoint, name, hop) in [(&first, "eth0", 1), (&second, "eth1", 2)] {
+            host.ensure_endpoint(endpoint).await.unwrap();
+            both.take(endpoint.temp.as_str(), name).await;
+            let nic = nic(name, endpoint, hop, hop == 1);
+            both.enter_async(move || async move { nic.configure().await });
+            wait_for_carrier(&host, endpoint).await;
+        }
+        // What the first namespace has is inherited, and is none of this test's.
+        both.enter(|| set_sysctl("ipv4/conf/all/rp_filter", "2"));
+        let (from, address) = (peer.addresses[0], second.addresses[0]);
+        let called = both.enter(move || Echo::start(address, 7));
+        let to = called.address;
+        let reached = || in_peer.enter(move || probe_udp(from, to)).is_ok();
+        let of_first = || sysctl(&format!("ipv4/conf/{}/rp_filter", first.host));
+        assert!(!reached(), "strict: the test proves nothing");
+        let source = host_source(first.addresses[0]);
+        for round in 0..2 {
+            for endpoint in [&first, &second] {
+                host.set_siblings(&endpoint.reference(), true).await.unwrap();
+            }
+            assert_eq!(of_first(), "2");
+            for all in ["0", "1", "2"] {
+                set_sysctl("ipv4/conf/all/rp_filter", all);
+                assert!(reached(), "conf/all/rp_filter {all}, round {round}");
+            }
+            set_sysctl("ipv4/conf/all/rp_filter", "1");
+            // Programmed anew, nothing is lost and nothing doubled.
+            let before = net.everything().await;
+            host.ensure_endpoint(&EndpointLink { siblings: true, ..first.clone() }).await.unwrap();
+            assert_eq!(net.everything().await, before);
+            assert!(reached());
+            assert_eq!(host_source(first.addresses[0]), source, "the host is seen as before");
+            match round {
+                0 => host.set_siblings(&first.reference(), false).await.unwrap(),
+                _ => host.ensure_endpoint(&first).await.unwrap(),
+            }
+            assert!(!reached(), "one that has no siblings any more is strict again");
+            assert_exact(&first).await;
+            assert_eq!(host_source(first.addresses[0]), source);
+        }
+        host.release_endpoint(&first.reference()).await.unwrap();
+        host.set_siblings(&first.reference(), true).await.unwrap();
+        assert_eq!(routes_on_or_none(first.host.as_str()).await, 0, "it makes nothing");
+        let other = EndpointLink { alias: "another's".to_owned(), ..second.clone() };
+        host.set_siblings(&other.reference(), false).await.unwrap();
+        assert_eq!(sysctl(&format!("ipv4/conf/{}/rp_filter", second.host)), "2", "it is not that one's");
     });
 }
 

@@ -26,7 +26,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn open() -> Socket {
-    Socket::open(Duration::from_secs(5)).unwrap()
+    Socket::open(Duration::from_secs(60)).unwrap()
 }
 
 fn table() -> TableId {
@@ -53,6 +53,8 @@ fn skeleton() -> Batch {
         set("pools6", &[Ipv6Addr], SetData::None, true),
         set("pairs4", &[Ipv4Addr, Ipv4Addr], SetData::None, false),
         set("pairs6", &[Ipv6Addr, Ipv6Addr], SetData::None, false),
+        set("sources4", &[Ifname, Ipv4Addr], SetData::None, false),
+        set("sources6", &[Ifname, Ipv6Addr], SetData::None, false),
         set("dispatch", &[Ifname], SetData::Verdict, false),
         set("ports4", &[InetProto, InetService], SetData::Value(vec![Ipv4Addr, InetService]), false),
         set(
@@ -136,6 +138,14 @@ fn rules() -> Vec<(Rule, &'static str)> {
         (
             v6(post()).address_pair_in(Family::Ip6, "pairs6").masquerade(),
             "ip6 saddr . ip6 daddr @pairs6 masquerade",
+        ),
+        (
+            v4(raw()).iifname_and_source_in(Family::Ip, "sources4").verdict(Verdict::Return),
+            "iifname . ip saddr @sources4 return",
+        ),
+        (
+            v6(raw()).iifname_and_source_in(Family::Ip6, "sources6").verdict(Verdict::Return),
+            "iifname . ip6 saddr @sources6 return",
         ),
         (snat, "ip saddr 10.9.0.0/16 snat ip to 192.0.2.1"),
         (

@@ -5,11 +5,19 @@ use crate::driver::{Firewall, PoolNat, PublishedPort};
 use crate::model::{EndpointId, IfaceName};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 impl Firewall for Dataplane {
     fn add_endpoint<'a>(&'a self, iface: &'a IfaceName) -> BoxFuture<'a, Result<(), String>> {
         async move { self.add_endpoint(iface).await.map_err(|error| error.to_string()) }.boxed()
+    }
+
+    fn set_siblings<'a>(
+        &'a self,
+        iface: &'a IfaceName,
+        addresses: Vec<IpAddr>,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        async move { self.set_siblings(iface, &addresses).await.map_err(|error| error.to_string()) }.boxed()
     }
 
     fn remove_endpoint<'a>(&'a self, iface: &'a IfaceName) -> BoxFuture<'a, Result<(), String>> {

@@ -4,7 +4,7 @@
 use super::gate::GateKey;
 use crate::cluster;
 use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
-use crate::dataplane::{self, Dataplane, ForwardAccept};
+use crate::dataplane::{self, Dataplane, ForwardAccept, LegacyTools};
 use crate::driver::{self, Drivers, Scopes};
 use crate::model::{Cidr, IfaceName, IpVersion, NodeName};
 use crate::net::{Host, HostRoute, KernelHost, ROUTE_PROTOCOL, RouteKind};
@@ -48,7 +48,9 @@ pub(super) fn driver_options(config: &Config, node: NodeName) -> driver::Options
 /// The dataplane's part of the settings.
 pub(crate) fn dataplane_options(config: &Config) -> dataplane::Options {
     let forward_accept = if config.forward_accept { ForwardAccept::Auto } else { ForwardAccept::Never };
-    dataplane::Options { forward_accept, ..dataplane::Options::default() }
+    let defaults = dataplane::Options::default();
+    let legacy = LegacyTools { lock: config.places.xtables_lock(), ..defaults.legacy };
+    dataplane::Options { forward_accept, legacy, ..defaults }
 }
 
 fn etcd_options(config: &EtcdConfig) -> EtcdOptions {

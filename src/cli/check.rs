@@ -6,7 +6,7 @@ use crate::dataplane::felix_signs;
 use crate::docker::DockerClient;
 use crate::model::{IpPoolSpec, Resource, key};
 use crate::net::{Host, KernelHost, host_mtu};
-use crate::store::typed;
+use crate::store::{StoreError, typed};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -72,6 +72,9 @@ impl Report {
         let opened = app::open_local(config).await.and_then(|local| app::open_store(config, &local));
         let store = match opened {
             Ok(store) => store,
+            Err(error) if in_use(&error) => {
+                return self.say("datastore", "embedded, in use by the running plugin");
+            }
             Err(error) => return self.miss("datastore", &error.to_string()),
         };
         match typed::list::<Resource<IpPoolSpec>>(&*store, &key::resources::<IpPoolSpec>()).await {
@@ -92,7 +95,14 @@ impl Report {
             Err(error) => return self.miss("kernel", &error.to_string()),
         };
         match host.check().await {
-            Ok(facts) => self.say("kernel", if facts.ipv6 { "IPv4 and IPv6" } else { "IPv4 only" }),
+            Ok(facts) => {
+                self.say("kernel", if facts.ipv6 { "IPv4 and IPv6" } else { "IPv4 only" });
+                if facts.strict_containers {
+                    let why = "containers inherit net.ipv4.conf.all/default.rp_filter, which is 1 here: one on several \
+                               networks is reached over IPv4 on one of them only; set both to 0 or 2";
+                    self.miss("source check", why);
+                }
+            }
             Err(error) => self.miss("kernel", &error.to_string()),
         }
         match host.links().await {
@@ -117,4 +127,9 @@ impl Report {
             Err(error) => self.miss("Docker", &format!("{error}; leaks are then found by the kernel alone")),
         }
     }
+}
+
+/// Whether another process, the plugin itself, has the embedded datastore open.
+fn in_use(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable { why } if why.contains("is used by another process"))
 }

@@ -171,6 +171,12 @@ impl Places {
         ["calico.sock", "calico-ipam.sock"].map(|name| self.host_run.join(V1_FOLDER).join(name))
     }
 
+    /// The lock that all programs of the old iptables on the host share.
+    #[must_use]
+    pub fn xtables_lock(&self) -> PathBuf {
+        self.host_run.join("xtables.lock")
+    }
+
     /// The embedded datastore's file.
     #[must_use]
     pub fn state_file(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 use super::{DataplaneError, PoolNat, PortMap};
 use crate::model::IfaceName;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// Prefix of the host side of every endpoint (`EndpointId::host_iface`); Felix's `interfacePrefix`.
 pub(super) const PREFIX: &str = "cali";
@@ -16,6 +17,7 @@ pub(super) enum Verb {
     SetBridges(BTreeSet<IfaceName>),
     AddEndpoint(IfaceName),
     RemoveEndpoint(IfaceName),
+    SetSiblings(IfaceName, BTreeSet<IpAddr>),
     Publish(IfaceName, Vec<PortMap>),
     Revoke(IfaceName),
     RemoveAll,
@@ -36,6 +38,8 @@ pub(super) struct Desired {
     pub(super) pools: Vec<PoolNat>,
     pub(super) bridges: BTreeSet<IfaceName>,
     pub(super) endpoints: BTreeSet<IfaceName>,
+    /// Addresses of the other endpoints of the same container, by interface; only of interfaces that are open.
+    pub(super) siblings: BTreeMap<IfaceName, BTreeSet<IpAddr>>,
     pub(super) ports: BTreeMap<IfaceName, Vec<PortMap>>,
 }
 
@@ -73,7 +77,7 @@ impl Desired {
         match verb {
             Verb::SetPools(_) => vec![Part::Pools],
             Verb::SetBridges(_) => vec![Part::Bridges],
-            Verb::AddEndpoint(iface) => vec![Part::Endpoint(iface.clone())],
+            Verb::AddEndpoint(iface) | Verb::SetSiblings(iface, _) => vec![Part::Endpoint(iface.clone())],
             Verb::RemoveEndpoint(iface) => vec![Part::Endpoint(iface.clone()), Part::Ports],
             Verb::Publish(..) | Verb::Revoke(_) => vec![Part::Ports],
             Verb::Ensure | Verb::Resync | Verb::RemoveAll => Vec::new(),
@@ -91,7 +95,14 @@ impl Desired {
             }
             Verb::RemoveEndpoint(iface) => {
                 self.endpoints.remove(iface);
+                self.siblings.remove(iface);
                 self.ports.remove(iface);
+            }
+            Verb::SetSiblings(iface, addresses) => {
+                self.siblings.remove(iface);
+                if self.endpoints.contains(iface) && !addresses.is_empty() {
+                    self.siblings.insert(iface.clone(), addresses.clone());
+                }
             }
             Verb::Publish(iface, ports) => {
                 return Some(match self.ports.insert(iface.clone(), ports.clone()) {
@@ -153,6 +164,24 @@ mod tests {
         assert!(publish(&mut desired, "cali1", &[map(Some("fd00::1"), 80, "10.0.0.1:1")]).is_err());
         assert!(publish(&mut desired, "cali1", &[map(Some("::1"), 80, "[fd00::1]:1")]).is_err());
         assert!(publish(&mut desired, "cali1", &[map(Some("224.0.0.1"), 80, "10.0.0.1:1")]).is_err());
+        assert_eq!(desired, Desired::default());
+    }
+
+    #[test]
+    fn only_an_open_interface_has_siblings() {
+        let mut desired = Desired::default();
+        let siblings = |ip: &str| Verb::SetSiblings(iface("cali1"), BTreeSet::from([ip.parse().unwrap()]));
+        desired.apply(&siblings("10.0.0.9"));
+        assert_eq!(desired, Desired::default());
+        desired.apply(&Verb::AddEndpoint(iface("cali1")));
+        let open = desired.clone();
+        desired.apply(&siblings("10.0.0.9"));
+        desired.apply(&siblings("10.0.0.8"));
+        assert_eq!(desired.siblings[&iface("cali1")], BTreeSet::from(["10.0.0.8".parse().unwrap()]));
+        desired.apply(&Verb::SetSiblings(iface("cali1"), BTreeSet::new()));
+        assert_eq!(desired, open);
+        desired.apply(&siblings("10.0.0.9"));
+        desired.apply(&Verb::RemoveEndpoint(iface("cali1")));
         assert_eq!(desired, Desired::default());
     }
 

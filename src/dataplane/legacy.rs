@@ -15,15 +15,16 @@ pub(super) struct Legacy<'a> {
     tool: &'a Path,
     names: &'static str,
     proc_net: &'a Path,
+    lock: &'a Path,
     deadline: Duration,
 }
 
 /// Both families.
 pub(super) fn families(tools: &LegacyTools, deadline: Duration) -> [Legacy<'_>; 2] {
-    let proc_net = tools.proc_net.as_path();
+    let (proc_net, lock) = (tools.proc_net.as_path(), tools.lock.as_path());
     [
-        Legacy { tool: &tools.iptables, names: "ip_tables_names", proc_net, deadline },
-        Legacy { tool: &tools.ip6tables, names: "ip6_tables_names", proc_net, deadline },
+        Legacy { tool: &tools.iptables, names: "ip_tables_names", proc_net, lock, deadline },
+        Legacy { tool: &tools.ip6tables, names: "ip6_tables_names", proc_net, lock, deadline },
     ]
 }
 
@@ -109,6 +110,7 @@ impl Legacy<'_> {
     async fn output(&self, command: &str, rule: &[String]) -> Result<Output, String> {
         let tool = self.tool.display();
         let child = Command::new(self.tool)
+            .env("XTABLES_LOCKFILE", self.lock)
             .args(["-w", "2", command])
             .args(rule)
             .stdin(Stdio::null())

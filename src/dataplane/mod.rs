@@ -24,6 +24,7 @@ mod options;
 mod port;
 mod render;
 mod schedule;
+mod sources;
 mod worker;
 
 pub use error::DataplaneError;
@@ -34,6 +35,7 @@ pub use worker::{Status, Worker};
 
 use crate::model::{Cidr, IfaceName};
 use desired::Verb;
+use std::net::IpAddr;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Verbs waiting for the worker. Each caller waits for its answer, so this bounds callers, and callers are bounded by
@@ -120,6 +122,15 @@ impl Dataplane {
     /// The kernel refused, or the interface's name does not begin with `cali`: the endpoint stays closed.
     pub async fn add_endpoint(&self, iface: &IfaceName) -> Result<(), DataplaneError> {
         self.ask(Verb::AddEndpoint(iface.clone())).await
+    }
+
+    /// Lets an endpoint also send under exactly these addresses, those of the other endpoints of its container. An
+    /// interface that is not open has none, and closing it forgets them.
+    ///
+    /// # Errors
+    /// As [`Dataplane::set_pools`].
+    pub async fn set_siblings(&self, iface: &IfaceName, addresses: &[IpAddr]) -> Result<(), DataplaneError> {
+        self.ask(Verb::SetSiblings(iface.clone(), addresses.iter().copied().collect())).await
     }
 
     /// Closes the interface of an endpoint and takes its published ports back. Established connections end as well.

@@ -50,6 +50,9 @@ pub struct LegacyTools {
     pub iptables: PathBuf,
     /// For IPv6.
     pub ip6tables: PathBuf,
+    /// The lock that programs of the old iptables share (`XTABLES_LOCKFILE`, from 1.8.6 on): a change made without it
+    /// while the host's own program makes one can be lost.
+    pub lock: PathBuf,
     /// Folder with `ip_tables_names` and `ip6_tables_names`, which tell whether the old iptables is in use.
     pub proc_net: PathBuf,
 }
@@ -93,6 +96,7 @@ impl Default for Options {
             legacy: LegacyTools {
                 iptables: PathBuf::from("/usr/sbin/iptables-legacy"),
                 ip6tables: PathBuf::from("/usr/sbin/ip6tables-legacy"),
+                lock: PathBuf::from("/run/xtables.lock"),
                 proc_net: PathBuf::from("/proc/self/net"),
             },
             timing: Timing {

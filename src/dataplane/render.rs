@@ -2,7 +2,7 @@
 //!
 //! | hook, priority | chain | what it does |
 //! |---|---|---|
-//! | prerouting -300 | `raw-prerouting` | clears our mark bits; `rpf` drops spoofed sources |
+//! | prerouting -300 | `raw-prerouting` | clears our mark bits; `rpf` drops spoofed sources ([`super::sources`]) |
 //! | prerouting -105, output -105 | `nat-prerouting`, `nat-output` | published ports |
 //! | forward -10 | `forward` | `wl-forward` asks the dispatch maps, `wl-accept` marks and accepts |
 //! | input -10 | `input` | `wl-to-host` |
@@ -13,7 +13,7 @@
 //! otherwise; there is one pair of them now, `shape-from-open` and `shape-to-open`.
 
 use super::desired::{Desired, Part};
-use super::{HostAction, Options, PortMap};
+use super::{HostAction, Options, PortMap, sources};
 use crate::model::{Cidr, IfaceName, IpVersion};
 use crate::nft::{
     BaseChain, Chain, ChainKind, Data, DataType, ElementKey, Family, Hook, Rule, Set, SetContents, SetData,
@@ -129,12 +129,15 @@ pub(super) fn entries(desired: &Desired, part: &Part) -> Entries {
                 let goto = Data::Verdict(Verdict::Goto(shape.to_owned()));
                 present.then(|| (key(ifname(iface.as_str())), Some(goto))).into_iter().collect()
             };
-            BTreeMap::from([(FROM_WL, entry("shape-from-open")), (TO_WL, entry("shape-to-open"))])
+            let mut entries =
+                BTreeMap::from([(FROM_WL, entry("shape-from-open")), (TO_WL, entry("shape-to-open"))]);
+            entries.extend(sources::entries(desired, iface));
+            entries
         }
     }
 }
 
-fn key(bytes: Vec<u8>) -> ElementKey {
+pub(super) fn key(bytes: Vec<u8>) -> ElementKey {
     ElementKey { bytes, end: false }
 }
 
@@ -184,7 +187,7 @@ fn port_entries(names: &Names, map: &PortMap) -> [(&'static str, ElementKey, Opt
     [(set, key(from), Some(to)), (names.hairpin, key(concat(&[&container, &container])), None)]
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
+pub(super) fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
@@ -204,6 +207,7 @@ fn sets() -> Vec<Set> {
         set(BRIDGES, &[DataType::Ifname], SetData::None, false),
         set(ICMPV6, &[DataType::Icmpv6Type], SetData::None, false),
     ];
+    all.extend(sources::sets());
     for names in FAMILIES {
         let (address, protocol, port) = (names.address, DataType::InetProto, DataType::InetService);
         let target = SetData::Value(vec![address, port]);
@@ -228,7 +232,8 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
         ("forward", base(ChainKind::Filter, Hook::Forward, -10)),
         ("input", base(ChainKind::Filter, Hook::Input, -10)),
         ("postrouting", base(ChainKind::Nat, Hook::Postrouting, 110)),
-        ("rpf", None),
+        (sources::RPF, None),
+        (sources::ALSO, None),
         ("wl-forward", None),
         ("wl-accept", None),
         ("wl-to-host", None),
@@ -240,22 +245,27 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
 }
 
 fn rules(options: &Options) -> Vec<Rule> {
-    [prerouting(options), published(), forward(options), shapes(options), input(options), postrouting()]
-        .concat()
+    [
+        prerouting(options),
+        sources::rules(),
+        published(),
+        forward(options),
+        shapes(options),
+        input(options),
+        postrouting(),
+    ]
+    .concat()
 }
 
-/// Nobody outside may bring our marks along, and no endpoint may send under an address that is not routed to it
-/// (strict reverse path, as Felix's raw PREROUTING). A probe for duplicate addresses has no source yet; kernels
-/// before 6 would drop it.
+/// Nobody outside may bring our marks along, and no endpoint may send under another's address. Nor may one reach what
+/// listens on the host's 127.0.0.0/8: `route_localnet` is on for endpoints, and a container may send raw packets.
 fn prerouting(options: &Options) -> Vec<Rule> {
-    const NEIGHBOUR_SOLICIT: u8 = 135;
-    let (raw, rpf) = (|| Rule::in_chain("raw-prerouting"), || Rule::in_chain("rpf"));
-    let unspecified = (vec![0; 16], vec![0xff; 16]);
+    let raw = || Rule::in_chain("raw-prerouting");
+    let to_localhost = raw().iifname(CALI).family(Family::Ip).address(Family::Ip, false, localhost());
     vec![
         raw().set_mark(options.marks.both(), 0),
-        raw().iifname(CALI).jump("rpf"),
-        rpf().icmpv6(NEIGHBOUR_SOLICIT).address(Family::Ip6, true, unspecified).verdict(Verdict::Return),
-        rpf().spoofed().drop_because("RPF"),
+        to_localhost.drop_because("localhost of the host"),
+        raw().iifname(CALI).jump(sources::RPF),
     ]
 }
 
@@ -439,7 +449,8 @@ mod tests {
     fn an_endpoint_that_is_not_there_has_no_elements_but_names_its_sets() {
         let part = Part::Endpoint(IfaceName::new("cali9").unwrap());
         let entries = entries(&Desired::default(), &part);
-        assert_eq!(entries.keys().copied().collect::<Vec<_>>(), [FROM_WL, TO_WL]);
+        let named: Vec<_> = entries.keys().copied().collect();
+        assert_eq!(named, [FROM_WL, "rpf-also4", "rpf-also6", TO_WL]);
         assert!(entries.values().all(BTreeMap::is_empty));
     }
 }

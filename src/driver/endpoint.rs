@@ -125,8 +125,11 @@ impl Drivers {
         let Some(endpoint) = self.endpoints.get(id) else {
             return self.remove_stray_link(id).await;
         };
+        // The addresses go to others next; nobody may still send under them.
+        let sandbox = self.hold_sandbox(&endpoint).await;
         self.detach(&endpoint).await?;
-        self.endpoints.leave(id);
+        self.part(&endpoint).await?;
+        drop(sandbox);
         // Flows of the old owner must not reach the next one, which may get the address right after this.
         if let Err(error) = self.host.flush_conntrack(&endpoint.ips).await {
             log::warn!("connections of {:?} are not flushed: {error}", endpoint.ips);

@@ -39,9 +39,6 @@ pub enum DriverError {
     /// The endpoint is not one of ours.
     #[error("endpoint {0} is not known to this plugin on this node; start the container again")]
     UnknownEndpoint(String),
-    /// The plugin has just been started and its datastore has not answered yet.
-    #[error("the plugin is starting and not ready yet: {0}")]
-    NotReady(String),
 }
 
 impl Conflicting for DriverError {

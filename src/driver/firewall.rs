@@ -34,6 +34,14 @@ pub trait Firewall: Send + Sync {
     /// Opens an endpoint's interface.
     fn add_endpoint<'a>(&'a self, iface: &'a IfaceName) -> BoxFuture<'a, Result<(), String>>;
 
+    /// Lets an open interface send under exactly these addresses of its container's other endpoints as well, besides
+    /// its own. Closing it forgets them.
+    fn set_siblings<'a>(
+        &'a self,
+        iface: &'a IfaceName,
+        addresses: Vec<IpAddr>,
+    ) -> BoxFuture<'a, Result<(), String>>;
+
     /// Closes an endpoint's interface.
     fn remove_endpoint<'a>(&'a self, iface: &'a IfaceName) -> BoxFuture<'a, Result<(), String>>;
 

@@ -26,6 +26,12 @@ pub struct LocalEndpoint {
     pub ifname: Option<IfaceName>,
 }
 
+impl LocalEndpoint {
+    fn is_in(&self, key: &str) -> bool {
+        self.sandbox.as_ref().is_some_and(|sandbox| sandbox.key == key)
+    }
+}
+
 /// A container's network namespace, as Docker names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
@@ -54,6 +60,10 @@ struct Inner {
     by_ip: HashMap<IpAddr, EndpointId>,
     /// Addresses handed out that no endpoint has taken yet.
     reserved: HashMap<IpAddr, Instant>,
+    /// Host sides of joined endpoints that could not be programmed again.
+    unrepaired: BTreeSet<IfaceName>,
+    /// What kernel and packet filter were told of the other addresses of an endpoint's container; nothing for most.
+    told: HashMap<EndpointId, BTreeSet<IpAddr>>,
 }
 
 /// All endpoints of this node.
@@ -82,7 +92,9 @@ impl EndpointIndex {
     /// Forgets an endpoint.
     pub(super) fn remove(&self, id: &EndpointId) -> Option<LocalEndpoint> {
         let mut inner = self.lock();
+        inner.told.remove(id);
         let gone = inner.endpoints.remove(id)?;
+        inner.unrepaired.remove(&gone.iface);
         for ip in &gone.ips {
             if inner.by_ip.get(ip) == Some(id) {
                 inner.by_ip.remove(ip);
@@ -173,9 +185,59 @@ impl EndpointIndex {
 
     /// Takes an endpoint out of its sandbox.
     pub(super) fn leave(&self, id: &EndpointId) {
-        if let Some(endpoint) = self.lock().endpoints.get_mut(id) {
-            endpoint.sandbox = None;
-        }
+        let mut inner = self.lock();
+        let Some(endpoint) = inner.endpoints.get_mut(id) else { return };
+        endpoint.sandbox = None;
+        let iface = endpoint.iface.clone();
+        inner.unrepaired.remove(&iface);
+        inner.told.remove(id);
+    }
+
+    /// Notes whether the endpoint behind an interface could be programmed again.
+    pub(super) fn note_repair(&self, iface: &IfaceName, done: bool) {
+        let mut inner = self.lock();
+        match done {
+            true => inner.unrepaired.remove(iface),
+            false => inner.unrepaired.insert(iface.clone()),
+        };
+    }
+
+    /// The host sides of endpoints that could not be programmed again.
+    pub(super) fn unrepaired(&self) -> Vec<IfaceName> {
+        self.lock().unrepaired.iter().cloned().collect()
+    }
+
+    /// Whether an endpoint is not the only one of its sandbox.
+    pub(super) fn has_siblings(&self, id: &EndpointId, key: &str) -> bool {
+        self.lock().endpoints.values().any(|endpoint| endpoint.id != *id && endpoint.is_in(key))
+    }
+
+    /// The endpoints of a sandbox that were told otherwise of the addresses of all others there, with these.
+    pub(super) fn untold(&self, key: &str) -> Vec<(LocalEndpoint, BTreeSet<IpAddr>)> {
+        let inner = self.lock();
+        let here: Vec<&LocalEndpoint> = inner.endpoints.values().filter(|e| e.is_in(key)).collect();
+        let others = |of: &LocalEndpoint| -> BTreeSet<IpAddr> {
+            here.iter().filter(|other| other.id != of.id).flat_map(|other| other.ips.clone()).collect()
+        };
+        let none = BTreeSet::new();
+        here.iter()
+            .map(|endpoint| ((*endpoint).clone(), others(endpoint)))
+            .filter(|(endpoint, others)| inner.told.get(&endpoint.id).unwrap_or(&none) != others)
+            .collect()
+    }
+
+    /// Notes what was told to an endpoint.
+    pub(super) fn tell(&self, id: &EndpointId, others: BTreeSet<IpAddr>) {
+        let mut inner = self.lock();
+        match others.is_empty() {
+            true => inner.told.remove(id),
+            false => inner.told.insert(id.clone(), others),
+        };
+    }
+
+    /// Forgets what was told to an endpoint, because it has to be told again.
+    pub(super) fn forget_told(&self, id: &EndpointId) {
+        self.lock().told.remove(id);
     }
 }
 
@@ -236,6 +298,38 @@ mod tests {
         assert!(name.len() <= LONGEST_KEY && name.ends_with("/netns/9ce6ebc00fc1"), "{name}");
         assert_eq!(Sandbox::name("/run/docker/netns/1"), "/run/docker/netns/1");
         assert_eq!(Sandbox::name(""), "");
+    }
+
+    #[test]
+    fn endpoints_of_one_sandbox_are_told_of_each_other_once() {
+        let index = EndpointIndex::default();
+        let [a, b, c] = [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.3")].map(|(id, ip)| {
+            index.insert(endpoint(id, ip));
+            EndpointId::new(id).unwrap()
+        });
+        let untold = |key: &str| {
+            let mut all: Vec<(String, BTreeSet<IpAddr>)> =
+                index.untold(key).into_iter().map(|(e, others)| (e.id.to_string(), others)).collect();
+            all.sort();
+            all
+        };
+        let set = |ip: &str| BTreeSet::from([ip.parse().unwrap()]);
+        index.join(&a, "s1");
+        index.join(&c, "s2");
+        assert_eq!(untold("s1"), [], "one alone needs nothing");
+        index.join(&b, "s1");
+        assert_eq!(untold("s1"), [("a".to_owned(), set("10.0.0.2")), ("b".to_owned(), set("10.0.0.1"))]);
+        assert!(index.has_siblings(&a, "s1") && !index.has_siblings(&c, "s2"));
+        index.tell(&a, set("10.0.0.2"));
+        index.tell(&b, set("10.0.0.1"));
+        assert_eq!(untold("s1"), []);
+        index.forget_told(&a);
+        assert_eq!(untold("s1"), [("a".to_owned(), set("10.0.0.2"))]);
+        index.tell(&a, set("10.0.0.2"));
+        index.leave(&b);
+        assert_eq!(untold("s1"), [("a".to_owned(), BTreeSet::new())]);
+        assert_eq!(index.join(&b, "s2").unwrap().hop, 2);
+        assert_eq!(untold("s2").len(), 2, "what was told in another sandbox is forgotten");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One call at a time for each network, endpoint and address; calls for different ones run side by side.
+//! One call at a time for each network, endpoint, sandbox and address; calls for different ones run side by side.
 //!
 //! Who holds several takes them in the order of [`Key`], so that no two wait for each other.
 
@@ -15,6 +15,8 @@ pub(super) enum Key {
     Network(NetworkId),
     /// An endpoint in index, kernel and datastore.
     Endpoint(EndpointId),
+    /// A container's namespace, by its name: who is in it, and what its endpoints know of each other.
+    Sandbox(String),
     /// Who has an address: held while that is looked up and changed.
     Address(IpAddr),
     /// Which pools there are: held from finding out who uses a pool to making or deleting it.

@@ -7,7 +7,8 @@
 //! pool.rs      RequestPool, ReleasePool          address.rs   RequestAddress, ReleaseAddress
 //! network.rs   CreateNetwork, DeleteNetwork      endpoint.rs  CreateEndpoint, DeleteEndpoint
 //! sandbox.rs   Join, Leave                       ports.rs     Program-, RevokeExternalConnectivity
-//! collect.rs   what the collector may ask        plan.rs, options.rs, pool_id.rs, record.rs: pure
+//! siblings.rs  several networks, one container   collect.rs    what the collector may ask
+//!                                               plan.rs, options.rs, pool_id.rs, record.rs: pure
 //! ```
 
 mod address;
@@ -27,6 +28,7 @@ mod ports;
 mod profile;
 mod record;
 mod sandbox;
+mod siblings;
 mod uplink;
 
 pub use error::DriverError;

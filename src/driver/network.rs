@@ -99,7 +99,8 @@ impl Drivers {
     /// What the request makes of the network. Pure but for the settings.
     fn plan_network(&self, call: &CreateNetwork, id: &NetworkId) -> Result<NetworkRecord, DriverError> {
         let options = NetworkOptions::parse(&call.driver_options(), call.ipv6_enabled())?;
-        let data = || call.ipv4_data.iter().chain(&call.ipv6_data);
+        let ipv4 = call.ipv4_data.iter().filter(|_| call.ipv4_enabled());
+        let data = || ipv4.clone().chain(&call.ipv6_data);
         let own = data().filter(|data| is_own_address_space(&data.address_space)).count();
         let ipam = match own {
             0 if data().count() > 0 => IpamKind::Docker,

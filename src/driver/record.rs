@@ -28,6 +28,13 @@ pub(super) struct NetworkPool {
     pub(super) gateway: Option<IpAddr>,
 }
 
+impl NetworkPool {
+    /// A prefix with nothing else to it.
+    pub(super) fn of_prefix(subnet: Cidr) -> Self {
+        Self { subnet, aux: Vec::new(), gateway: None }
+    }
+}
+
 /// A Docker network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NetworkRecord {

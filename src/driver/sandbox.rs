@@ -4,11 +4,12 @@
 use super::error::{DriverError, refused};
 use super::index::{LocalEndpoint, Sandbox};
 use super::locks::Key;
-use super::record::NetworkRecord;
+use super::record::{NetworkPool, NetworkRecord};
 use super::{Drivers, alias, plan};
 use crate::model::{EndpointId, IfaceName};
 use crate::net::{self, EndpointLink};
 use crate::protocol::{EndpointRef, Join, JoinAnswer};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 impl Drivers {
@@ -27,9 +28,11 @@ impl Drivers {
         let again = endpoint.sandbox.as_ref().is_some_and(|sandbox| sandbox.key == key);
         if endpoint.sandbox.is_some() && !again {
             // The engine has given the old sandbox up without a word.
+            let _left = self.hold_sandbox(&endpoint).await;
             self.detach(&endpoint).await?;
-            self.endpoints.leave(&id);
+            self.part(&endpoint).await?;
         }
+        let _joined = self.locks.hold(Key::Sandbox(key.to_owned())).await;
         let sandbox = self
             .endpoints
             .join(&id, key)
@@ -41,21 +44,39 @@ impl Drivers {
             }
             return Err(error);
         }
+        let network = self.with_prefixes(network).await?;
         Ok(plan::join_answer(&network, &endpoint, sandbox.hop))
     }
 
     /// Engines up to 28 send no Leave after a failed Join. What cannot be undone stays joined, so that DeleteEndpoint,
     /// which they do send, tries again.
     async fn undo_join(&self, joined: LocalEndpoint) {
-        match self.detach(&joined).await {
-            Ok(()) => self.endpoints.leave(&joined.id),
-            Err(undo) => {
-                log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", joined.id.short());
-            }
+        let undone = match self.detach(&joined).await {
+            Ok(()) => self.part(&joined).await,
+            failed => failed,
+        };
+        if let Err(undo) = undone {
+            log::warn!("endpoint {} is not cleaned up after a failed Join: {undo}", joined.id.short());
         }
     }
 
-    /// Programs the kernel for an endpoint.
+    /// The network with the prefixes that its containers may have addresses of. An internal one without `--subnet` has
+    /// those of all pools; `0.0.0.0/0`, which Docker knows it by, would be a default route.
+    async fn with_prefixes(&self, mut network: NetworkRecord) -> Result<NetworkRecord, DriverError> {
+        if network.internal && network.pools.iter().any(|pool| pool.subnet.prefix_len() == 0) {
+            let pools = self.ipam.pools().await?;
+            let (named, unnamed): (Vec<_>, Vec<_>) =
+                network.pools.into_iter().partition(|pool| pool.subnet.prefix_len() > 0);
+            let versions = unnamed.iter().map(|pool| pool.subnet.version());
+            let of =
+                |version| pools.iter().map(|pool| pool.spec.cidr).filter(move |c| c.version() == version);
+            let prefixes = versions.flat_map(of).map(NetworkPool::of_prefix);
+            network.pools = named.into_iter().chain(prefixes).collect();
+        }
+        Ok(network)
+    }
+
+    /// Programs the kernel for an endpoint, for who holds it and its sandbox.
     async fn attach(
         &self,
         endpoint: &LocalEndpoint,
@@ -75,24 +96,30 @@ impl Drivers {
             mtu,
             addresses: endpoint.ips.clone(),
             gateway_v6: has_v6.then(|| plan::next_hop_v6(sandbox.hop)),
+            siblings: self.endpoints.has_siblings(&endpoint.id, &sandbox.key),
         };
         // Closed until it is programmed, and open when it is: the dispatch maps drop what they do not know.
         self.host.ensure_endpoint(&link).await?;
-        self.firewall.add_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall)
+        self.firewall.add_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall)?;
+        // Packet filters take siblings of open interfaces only, and after a start this one may have been closed.
+        self.endpoints.forget_told(&endpoint.id);
+        self.tell_siblings(&sandbox.key).await
     }
 
     pub(super) async fn leave(&self, call: &EndpointRef) -> Result<(), DriverError> {
         let id = EndpointId::new(&call.endpoint_id)?;
         let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         let Some(endpoint) = self.endpoints.get(&id) else { return Ok(()) };
+        let _sandbox = self.hold_sandbox(&endpoint).await;
         // With its ports: engine 29 does not revoke them if it has forgotten the gateway over a restart of the plugin.
         self.detach(&endpoint).await?;
-        self.endpoints.leave(&id);
-        Ok(())
+        self.part(&endpoint).await
     }
 
     /// Takes an endpoint's ports, filter entries, routes and interface away; all of them, even if one fails.
     pub(super) async fn detach(&self, endpoint: &LocalEndpoint) -> Result<(), DriverError> {
+        // Closing the interface makes the packet filter forget them, too.
+        self.endpoints.forget_told(&endpoint.id);
         let ports = self.release_ports(&endpoint.id).await;
         let closed = self.firewall.remove_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall);
         let released = match &endpoint.sandbox {
@@ -122,15 +149,35 @@ impl Drivers {
     }
 
     /// Programs the kernel again for every endpoint that is joined and whose interface still exists, after a start of
-    /// the plugin or a gap in what the kernel tells. One that cannot be restored must not keep the others down.
+    /// the plugin or a gap in what the kernel tells. One that cannot be restored must not keep the others down; it is
+    /// tried again by [`Self::repair_unrepaired`].
     pub async fn repair_all(&self) {
-        let links = match self.host.links().await {
-            Ok(links) => links,
-            Err(error) => return log::error!("no endpoint is looked after: {error}"),
+        let joined = self.endpoints.all().into_iter().filter(|endpoint| endpoint.sandbox.is_some());
+        self.repair_those(joined.map(|endpoint| endpoint.iface).collect()).await;
+    }
+
+    /// Tries those again that could not be programmed: after a start, nothing else may ever touch them.
+    pub async fn repair_unrepaired(&self) {
+        self.repair_those(self.endpoints.unrepaired()).await;
+    }
+
+    async fn repair_those(&self, ifaces: Vec<IfaceName>) {
+        if ifaces.is_empty() {
+            return;
+        }
+        let there: BTreeSet<String> = match self.host.links().await {
+            Ok(links) => links.into_iter().map(|link| link.name).collect(),
+            Err(error) => {
+                log::error!("{} endpoints are not programmed again: {error}", ifaces.len());
+                ifaces.iter().for_each(|iface| self.endpoints.note_repair(iface, false));
+                return;
+            }
         };
-        for endpoint in self.endpoints.all() {
-            if links.iter().any(|link| link.name == endpoint.iface.as_str()) {
-                self.repair(&endpoint.iface).await;
+        for iface in ifaces {
+            match there.contains(iface.as_str()) {
+                true => self.repair(&iface).await,
+                // It died with its container: nothing is left to repair.
+                false => self.endpoints.note_repair(&iface, true),
             }
         }
     }
@@ -142,10 +189,12 @@ impl Drivers {
         // Docker may have taken it away while the lock was waited for.
         let Some(endpoint) = self.endpoints.get(&id) else { return };
         let (Some(sandbox), Some(network)) = (&endpoint.sandbox, &endpoint.network) else { return };
+        let _sandbox = self.hold_sandbox(&endpoint).await;
         let repaired = match self.network(network).await {
             Ok(record) => self.attach(&endpoint, &record, sandbox).await,
             Err(error) => Err(error),
         };
+        self.endpoints.note_repair(&endpoint.iface, repaired.is_ok());
         match repaired {
             Ok(()) => log::debug!("endpoint {} is programmed again", id.short()),
             Err(error) => log::error!("endpoint {} is not programmed again: {error}", id.short()),

@@ -50,8 +50,9 @@ impl Collector {
         Self { drivers, host, docker, grace, since: HashMap::new(), docker_is_silent: false, missing: None }
     }
 
-    /// One pass. What cannot be collected is logged and tried again in the next one.
+    /// One pass, which begins with what is not a leak but a loss: endpoints that could not be repaired. What cannot be collected is logged and tried again in the next one.
     pub async fn pass(&mut self) -> Result<(), DriverError> {
+        self.drivers.repair_unrepaired().await;
         let (view, endpoints) = self.look().await?;
         let suspects = find(&view);
         let now = Instant::now();

@@ -12,10 +12,11 @@ use super::link::{self, Change, Link};
 use super::route::RouteKind;
 use super::rtnl::{Answer, Ask, Rtnl};
 use super::sysctl::{self, Sysctl};
-use super::{EndpointLink, neigh, route};
+use super::{EndpointLink, neigh, route, siblings};
 use crate::model::Cidr;
 use crate::model::MacAddress;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::route::RouteScope;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ async fn find_or_make(rtnl: &Rtnl, endpoint: &EndpointLink) -> Result<Pair, NetE
 }
 
 /// The link in an answer; a link that does not exist is no error.
-fn found(answer: Answer) -> Result<Option<Link>, NetError> {
+pub(crate) fn found(answer: Answer) -> Result<Option<Link>, NetError> {
     match answer.refusal {
         Some(refusal) if Meaning::of(refusal.errno) != Meaning::NotThere => Err(refusal.into()),
         _ => Ok(link::decode_all(&answer.messages).into_iter().next()),
@@ -104,7 +105,7 @@ fn found(answer: Answer) -> Result<Option<Link>, NetError> {
 
 /// A veth without an alias is ours, too: the call that made it may have been cut off before it set the alias, and the
 /// Go plugin set none; the name holds eleven characters of a random ID.
-fn check_ours(link: &Link, alias: &str) -> Result<(), NetError> {
+pub(crate) fn check_ours(link: &Link, alias: &str) -> Result<(), NetError> {
     let why = match (&link.kind, &link.alias) {
         (Some(kind), _) if kind != "veth" => format!("it is a {kind}, not a veth"),
         (None, _) => "it is not a veth".to_owned(),
@@ -127,6 +128,9 @@ async fn program(rtnl: &Rtnl, sysctl: &Sysctl, endpoint: &EndpointLink, pair: &P
         refusals(rtnl.batch(repairs(endpoint, pair)).await?)?;
         add_missing(rtnl, things).await?;
     }
+    if endpoint.siblings {
+        siblings::add_address(rtnl, &pair.host).await?;
+    }
     match endpoint.gateway_v6 {
         Some(gateway) => wait_for_gateway(rtnl, gateway, &pair.host).await,
         None => Ok(()),
@@ -148,9 +152,8 @@ async fn wait_for_gateway(rtnl: &Rtnl, gateway: Ipv6Addr, host: &Link) -> Result
     Err(NetError::Timeout { what, after: GATEWAY_DEADLINE })
 }
 
-/// `conf/default`'s value is what a new interface gets; "1" if it cannot be read, as Felix has it.
 fn write_sysctls(sysctl: &Sysctl, endpoint: &EndpointLink) -> Result<(), NetError> {
-    let rp_filter = sysctl.get("ipv4/conf/default/rp_filter").unwrap_or_else(|_unreadable| "1".to_owned());
+    let rp_filter = siblings::rp_filter(sysctl, endpoint.siblings);
     let wants_ipv6 = endpoint.first_ipv6().is_some();
     let settings = sysctl::of_endpoint(endpoint.host.as_str(), &rp_filter, sysctl.has_ipv6(), wants_ipv6);
     settings.iter().try_for_each(|(name, value)| sysctl.set(name, value))
@@ -164,7 +167,7 @@ fn things(endpoint: &EndpointLink, index: u32) -> Vec<Thing> {
         delete: neigh::delete_gateway(ip, index, device),
     });
     let routes = endpoint.addresses.iter().map(|ip| Thing {
-        add: route::add(Cidr::host(*ip), index, device, 0),
+        add: route::add(Cidr::host(*ip), index, device, RouteScope::Universe),
         delete: route::delete(Cidr::host(*ip), index, device),
     });
     let neighbours = endpoint.addresses.iter().filter_map(|ip| match ip {
@@ -222,7 +225,7 @@ async fn add_missing(rtnl: &Rtnl, things: Vec<Thing>) -> Result<(), NetError> {
     NetError::of_all(errors).map_or(Ok(()), Err)
 }
 
-fn refusals(answers: Vec<Answer>) -> Result<(), NetError> {
+pub(crate) fn refusals(answers: Vec<Answer>) -> Result<(), NetError> {
     let errors = answers.into_iter().filter_map(|answer| answer.refusal).map(NetError::from).collect();
     NetError::of_all(errors).map_or(Ok(()), Err)
 }

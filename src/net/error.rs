@@ -32,7 +32,7 @@ pub enum NetError {
     /// A sysctl file lies on a read-only mount, as `/proc/sys` does in every container.
     #[error(
         "write {}: the file system is read-only; the host's /proc/sys/net must be mounted writable (the plugin's \
-         config.json binds it to /host-sysnet)",
+         config.json binds it to /host/sysnet)",
         path.display()
     )]
     ReadOnly {

@@ -24,6 +24,7 @@ pub enum Call {
     Check,
     Links,
     EnsureEndpoint(EndpointLink),
+    SetSiblings(EndpointRef, bool),
     ReleaseEndpoint(EndpointRef),
     HostRoutes,
     EnsureNextHops,
@@ -52,6 +53,8 @@ pub struct FaultyHost {
 }
 
 impl FaultyHost {
+    const FACTS: HostFacts = HostFacts { ipv6: true, conntrack: true, strict_containers: false };
+
     /// A host in memory.
     #[must_use]
     pub fn new() -> Self {
@@ -120,6 +123,14 @@ impl FaultyHost {
         Ok(())
     }
 
+    fn tell(&self, endpoint: &EndpointRef, siblings: bool) {
+        if let Some((_, there)) = self.state().endpoints.get_mut(endpoint.host.as_str())
+            && there.alias == endpoint.alias
+        {
+            there.siblings = siblings;
+        }
+    }
+
     fn release(&self, endpoint: &EndpointRef) {
         let mut state = self.state();
         let name = endpoint.host.as_str();
@@ -166,7 +177,7 @@ impl Host for FaultyHost {
     fn check(&self) -> BoxFuture<'_, Result<HostFacts, NetError>> {
         Box::pin(async move {
             self.note(Call::Check)?;
-            let Some(inner) = &self.inner else { return Ok(HostFacts { ipv6: true, conntrack: true }) };
+            let Some(inner) = &self.inner else { return Ok(Self::FACTS) };
             inner.check().await
         })
     }
@@ -184,6 +195,21 @@ impl Host for FaultyHost {
             self.note(Call::EnsureEndpoint(endpoint.clone()))?;
             let Some(inner) = &self.inner else { return self.ensure(endpoint) };
             inner.ensure_endpoint(endpoint).await
+        })
+    }
+
+    fn set_siblings<'a>(
+        &'a self,
+        endpoint: &'a EndpointRef,
+        siblings: bool,
+    ) -> BoxFuture<'a, Result<(), NetError>> {
+        Box::pin(async move {
+            self.note(Call::SetSiblings(endpoint.clone(), siblings))?;
+            let Some(inner) = &self.inner else {
+                self.tell(endpoint, siblings);
+                return Ok(());
+            };
+            inner.set_siblings(endpoint, siblings).await
         })
     }
 
@@ -254,6 +280,7 @@ mod tests {
             alias: alias.to_owned(),
             addresses: vec!["10.0.0.1".parse().unwrap()],
             gateway_v6: None,
+            siblings: false,
         }
     }
 

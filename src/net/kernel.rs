@@ -9,7 +9,7 @@ use super::route::{self, HostRoute};
 use super::rtnl::Rtnl;
 use super::sysctl::Sysctl;
 use super::worker::Worker;
-use super::{EndpointLink, EndpointRef, Host, HostEvent, HostFacts, conntrack, endpoint, monitor};
+use super::{EndpointLink, EndpointRef, Host, HostEvent, HostFacts, conntrack, endpoint, monitor, siblings};
 use crate::model::IpVersion;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -86,7 +86,11 @@ impl Host for KernelHost {
                     return Err(refusal.into());
                 }
             }
-            Ok(HostFacts { ipv6: sysctl.has_ipv6(), conntrack: conntrack::is_available(&sysctl) })
+            Ok(HostFacts {
+                ipv6: sysctl.has_ipv6(),
+                conntrack: conntrack::is_available(&sysctl),
+                strict_containers: siblings::containers_are_strict(&sysctl),
+            })
         }))
     }
 
@@ -98,6 +102,15 @@ impl Host for KernelHost {
     fn ensure_endpoint<'a>(&'a self, endpoint: &'a EndpointLink) -> BoxFuture<'a, Result<(), NetError>> {
         let (rtnl, sysctl, endpoint) = (self.rtnl.clone(), self.sysctl.clone(), endpoint.clone());
         Box::pin(self.worker.run(async move { endpoint::ensure(&rtnl, &sysctl, &endpoint).await }))
+    }
+
+    fn set_siblings<'a>(
+        &'a self,
+        endpoint: &'a EndpointRef,
+        siblings: bool,
+    ) -> BoxFuture<'a, Result<(), NetError>> {
+        let (rtnl, sysctl, endpoint) = (self.rtnl.clone(), self.sysctl.clone(), endpoint.clone());
+        Box::pin(self.worker.run(async move { siblings::set(&rtnl, &sysctl, &endpoint, siblings).await }))
     }
 
     fn release_endpoint<'a>(&'a self, endpoint: &'a EndpointRef) -> BoxFuture<'a, Result<(), NetError>> {

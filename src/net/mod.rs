@@ -19,6 +19,7 @@ mod neigh;
 mod next_hop;
 mod route;
 mod rtnl;
+mod siblings;
 mod sysctl;
 mod worker;
 
@@ -53,6 +54,8 @@ pub struct EndpointLink {
     pub addresses: Vec<IpAddr>,
     /// The link-local address that the host side gets as the container's IPv6 gateway.
     pub gateway_v6: Option<Ipv6Addr>,
+    /// Whether the container has other endpoints, under whose addresses it may send here too.
+    pub siblings: bool,
 }
 
 impl EndpointLink {
@@ -99,6 +102,8 @@ pub struct HostFacts {
     pub ipv6: bool,
     /// Whether it has connection tracking now (the module may be loaded later, by nftables).
     pub conntrack: bool,
+    /// Whether new containers have the `rp_filter` 1, with which one on several networks is reached on one of them only.
+    pub strict_containers: bool,
 }
 
 /// The host's kernel. All verbs are idempotent, safe to call from many tasks at once, bounded in time, and run to their
@@ -117,6 +122,14 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     /// [`NetError::NameTaken`] if an interface of the name is not this endpoint's, [`NetError::NoIpv6`] if IPv6 is
     /// needed and the kernel has none.
     fn ensure_endpoint<'a>(&'a self, endpoint: &'a EndpointLink) -> BoxFuture<'a, Result<(), NetError>>;
+
+    /// Tells an endpoint that exists whether its container has others now, as [`EndpointLink::siblings`]: then the
+    /// kernel's source check lets their addresses pass on its host side. Makes nothing that is not there.
+    fn set_siblings<'a>(
+        &'a self,
+        endpoint: &'a EndpointRef,
+        siblings: bool,
+    ) -> BoxFuture<'a, Result<(), NetError>>;
 
     /// Removes the routes and the pair, from whichever end is here; nothing to remove is success. Routes to the same
     /// addresses on other devices stay, and so does an interface that is not this endpoint's.

@@ -36,6 +36,8 @@ pub(crate) fn delete(ip: Ipv4Addr, index: u32, device: &str) -> Ask {
 /// Prefix length of a gateway address: that of link-local addresses (RFC 4291, 2.5.6).
 const LINK_LOCAL_LEN: u8 = 64;
 
+const OWN_LEN: u8 = 32;
+
 /// A link-local gateway address on an endpoint's host side, usable at once: without duplicate address detection it is
 /// never tentative, also before the link has a carrier (kernel `net/ipv6/addrconf.c`, `addrconf_dad_begin`).
 pub(crate) fn add_gateway(ip: Ipv6Addr, index: u32, device: &str, flags: u16) -> Ask {
@@ -45,6 +47,13 @@ pub(crate) fn add_gateway(ip: Ipv6Addr, index: u32, device: &str, flags: u16) ->
     address.header.flags = AddressHeaderFlags::Nodad;
     address.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     Ask::new(RouteNetlinkMessage::NewAddress(address), flags, format!("add address {ip}/64 dev {device}"))
+}
+
+/// An IPv4 address of an endpoint's host side, for the host alone.
+pub(crate) fn add_own(ip: Ipv4Addr, index: u32, device: &str) -> Ask {
+    let mut address = AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(ip, OWN_LEN).build();
+    address.header.scope = AddressScope::Host;
+    Ask::new(RouteNetlinkMessage::NewAddress(address), 0, format!("add address {ip}/{OWN_LEN} dev {device}"))
 }
 
 /// Deletes a gateway address.

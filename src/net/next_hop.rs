@@ -10,6 +10,7 @@ use super::route::{self, HostRoute, ROUTE_PROTOCOL, RouteKind};
 use super::rtnl::{Answer, Rtnl};
 use crate::model::{Cidr, IpVersion};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::route::RouteScope;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// First address and prefix length of the next hops of all containers.
@@ -91,7 +92,8 @@ async fn add(rtnl: &Rtnl) -> Result<NextHops, NetError> {
     let Some(lo) = links.iter().find(|link| link.loopback) else {
         return Err(NetError::NotThere { what: "look up the loopback interface".to_owned() });
     };
-    let add = route::add(next_hops(), lo.index, &lo.name, NLM_F_CREATE | NLM_F_REPLACE);
+    let add = route::add(next_hops(), lo.index, &lo.name, RouteScope::Link)
+        .with_flags(NLM_F_CREATE | NLM_F_REPLACE);
     rtnl.ask(add).await?.refusal.map_or(Ok(NextHops::ByUs), |refusal| Err(refusal.into()))
 }
 

@@ -161,13 +161,13 @@ fn to(destination: Cidr) -> RouteMessage {
     }
 }
 
-/// `DESTINATION dev DEVICE scope link proto 80 metric 1024`, with the given netlink flags.
-pub(crate) fn add(destination: Cidr, index: u32, device: &str, flags: u16) -> Ask {
+/// `DESTINATION dev DEVICE scope SCOPE proto 80 metric 1024`, without netlink flags. IPv6 knows no scopes of routes.
+pub(crate) fn add(destination: Cidr, index: u32, device: &str, scope: RouteScope) -> Ask {
     let mut route = to(destination);
     route.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
-    route.header.scope = RouteScope::Link;
+    route.header.scope = scope;
     route.attributes.extend([RouteAttribute::Oif(index), RouteAttribute::Priority(ROUTE_METRIC)]);
-    Ask::new(RouteNetlinkMessage::NewRoute(route), flags, format!("add route {destination} dev {device}"))
+    Ask::new(RouteNetlinkMessage::NewRoute(route), 0, format!("add route {destination} dev {device}"))
 }
 
 /// Deletes the route to a destination on one device, whoever made it; that of another device stays.

@@ -172,6 +172,14 @@ impl Rule {
         self.load_address(family, true, Reg::FIRST).load_address(family, false, second).then([lookup])
     }
 
+    /// `iifname . ip saddr @SET`.
+    #[must_use]
+    pub fn iifname_and_source_in(self, family: Family, set: &str) -> Self {
+        let load = Expr::Meta { key: MetaKey::Iifname, dreg: Reg::FIRST };
+        let lookup = Expr::Lookup { set: set.to_owned(), sreg: Reg::FIRST, invert: false };
+        self.then([load]).load_address(family, true, Reg::word(4)).then([lookup])
+    }
+
     /// `fib daddr type local`.
     #[must_use]
     pub fn to_this_host(self) -> Self {

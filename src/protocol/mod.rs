@@ -1,4 +1,4 @@
-//! Docker's remote NetworkDriver and IpamDriver protocol: twenty-one calls and their JSON.
+//! Docker's remote NetworkDriver and IpamDriver protocol: twenty-two calls and their JSON.
 //!
 //! Pure: [`decode`] turns a path and a body into a [`Request`], [`Response`] serialises to what the engine reads.
 //! What the calls mean is in `driver`. Verified against engines 20.10.24, 26.1.5, 28.5.2 and 29.7.2.

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub const ATTEMPTS: u32 = 100;
 
 /// Runs `attempt` until it ends with anything but a conflict. The pause before a new attempt grows to 10 ms and
-/// carries jitter from a fresh UUID, the one source of randomness in the tree.
+/// carries jitter from a fresh UUID.
 pub async fn on_conflict<T, E, F, Fut>(mut attempt: F) -> Result<T, E>
 where
     F: FnMut() -> Fut,

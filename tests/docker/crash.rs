@@ -74,6 +74,35 @@ fn a_plugin_switched_off_and_on_again_keeps_networks_and_traffic() {
 }
 
 #[test]
+fn a_plugin_upgraded_in_place_keeps_networks_state_and_traffic() {
+    let Some(engine) = Engine::with_plugin() else { return };
+    let before = engine.state();
+    let (one, two) = pair(&engine);
+    let ping = Ping::start(&one, &two.v4("web"), 60);
+    engine.on_host(&["sh", concat!(env!("CARGO_MANIFEST_DIR"), "/tools/upgrade.sh"), DRIVER]);
+    ping.lost_none();
+    works_and_goes(&engine, &before);
+}
+
+#[test]
+fn a_plugin_removed_with_its_state_takes_up_networks_and_running_containers_again() {
+    let Some(engine) = Engine::with_plugin() else { return };
+    let before = engine.state();
+    let (one, two) = pair(&engine);
+    engine.docker(&["plugin", "disable", "--force", DRIVER]);
+    engine.docker(&["plugin", "rm", "--force", DRIVER]);
+    engine.install(&[]);
+    wait_for("the containers to reach each other again", Duration::from_secs(15), || {
+        one.try_exec(&["ping", "-c", "1", "-W", "1", &two.v4("web")]).status.success()
+    });
+    let three = engine.run("three", "web", &[]);
+    assert!(![one.v4("web"), two.v4("web")].contains(&three.v4("web")), "an address is in use twice");
+    three.reaches(&one.v6("web"));
+    three.remove();
+    works_and_goes(&engine, &before);
+}
+
+#[test]
 fn a_daemon_killed_and_started_again_has_its_networks_and_no_stale_endpoint() {
     let Some(mut engine) = Engine::with_plugin() else { return };
     let before = engine.state();

@@ -1,7 +1,6 @@
 //! What is refused, and with which words.
 
-use crate::engine::{DRIVER, Engine, IMAGE, wait_for};
-use std::time::Duration;
+use crate::engine::{DRIVER, Engine, IMAGE};
 
 #[test]
 fn a_network_that_cannot_be_is_refused_with_the_reason_and_leaves_nothing() {

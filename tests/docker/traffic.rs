@@ -120,3 +120,22 @@ fn the_first_packet_of_a_container_already_passes() {
         }
     }
 }
+
+#[test]
+fn an_internal_network_reaches_itself_and_nobody_outside() {
+    let Some(engine) = Engine::with_plugin() else { return };
+    for subnets in [&[][..], &["--subnet", "10.77.0.0/16", "--subnet", "fd00:77::/64"]] {
+        engine.network("web", &[&["--internal", "--ipv6"], subnets].concat());
+        let (one, two) = (engine.run("one", "web", &[]), engine.run("two", "web", &[]));
+        one.reaches(&two.v4("web"));
+        one.reaches(&two.v6("web"));
+        for family in ["-4", "-6"] {
+            let routes = one.exec(&["ip", family, "route"]);
+            assert!(!routes.contains("default"), "{subnets:?}: a way out: {routes}");
+        }
+        one.does_not_reach(OUTSIDE_V4);
+        one.remove();
+        two.remove();
+        engine.docker(&["network", "rm", "web"]);
+    }
+}

@@ -47,7 +47,11 @@ async fn nothing_is_collected_that_docker_has() {
     world.collect().await;
     assert_eq!(world.endpoints().await.len(), 2);
     assert!(!world.allocated().await.contains(running.ip()));
-    assert_eq!(world.keys("/libnetwork/v1/network/").await, [network.id.clone()], "the idle one is gone");
+    assert_eq!(
+        world.keys("/libnetwork/v1/network/").await,
+        std::slice::from_ref(&network.id),
+        "the idle one is gone"
+    );
 }
 
 #[tokio::test]
@@ -60,7 +64,7 @@ async fn where_docker_is_silent_the_kernel_tells() {
     world.docker.be_silent(true);
     world.collect().await;
     let left: Vec<_> = world.endpoints().await.into_iter().map(|endpoint| endpoint.spec.endpoint).collect();
-    assert_eq!(left, [alive.id.clone()]);
+    assert_eq!(left, std::slice::from_ref(&alive.id));
     engine.stop(&alive).await;
     world.collect().await;
     assert_eq!(world.keys("/libnetwork/v1/network/").await.len(), 1, "only Docker knows its networks");

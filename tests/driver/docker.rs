@@ -95,10 +95,12 @@ async fn serve(listener: UnixListener, state: Arc<Mutex<State>>) {
 }
 
 fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let no_plugins = Vec::new();
     let list = match request.uri().path_and_query().map(ToString::to_string).as_deref() {
         _ if state.silent => None,
         Some("/containers/json?all=1") => Some(&state.containers),
         Some("/networks") => Some(&state.networks),
+        Some("/plugins") => Some(&no_plugins),
         _ => None,
     };
     let body =

@@ -68,6 +68,30 @@ async fn every_store_call_may_fail() {
 }
 
 #[tokio::test]
+async fn a_write_that_happened_after_all_is_found_even_if_its_undo_fails_too() {
+    // 31
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    // The node has a block from then on.
+    let first = engine.run(&network).await.unwrap();
+    engine.stop(&first).await;
+    // The address, the endpoint (written, though the answer says otherwise), and the undo of it.
+    world.store.fail(Verb::Commit, 2, Fault::AppliedThenUnavailable);
+    world.store.fail(Verb::Commit, 3, Fault::Unavailable);
+    let error = engine.run(&network).await.unwrap_err();
+    assert!(error.contains("the datastore is unavailable"), "{error}");
+    assert_eq!(world.endpoints().await.len(), 1);
+    world.docker.add_network(&network.id);
+    world.collect().await;
+    assert!(world.endpoints().await.is_empty());
+    let endpoint = engine.run(&network).await.unwrap();
+    engine.stop(&endpoint).await;
+    engine.remove(&network).await;
+    world.assert_clean("after the network").await;
+}
+
+#[tokio::test]
 async fn every_host_call_may_fail() {
     for generation in [20, 29] {
         let world = World::new().await;
@@ -154,4 +178,53 @@ async fn a_container_that_could_not_be_removed_keeps_its_address_until_it_is() {
     assert!(world.allocated().await.is_empty() && world.host.endpoints().is_empty());
     engine.remove(&network).await;
     world.assert_clean("after the network").await;
+}
+
+#[tokio::test]
+async fn a_start_may_fail_at_every_call_and_be_tried_again() {
+    for verb in [Verb::List, Verb::Commit] {
+        for nth in 1..=8 {
+            let mut world = World::new().await;
+            let engine = Engine::new(&world);
+            let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+            let run = RunPlan { ports: vec![port(0, 80)], ..RunPlan::default() };
+            let endpoint = engine.run_with(&network, &run).await.unwrap();
+            let (ports, links) = (world.firewall.ports(), world.host.endpoints());
+            let open = world.firewall.open();
+            world.docker.add_network(&network.id);
+            world.docker.add_container("running", &[&endpoint.id]);
+            world.store.fail(verb, nth, Fault::Unavailable);
+            world.host.fail(usize::try_from(nth).unwrap(), Fate::Fails);
+            // As the plugin does: again and again, until it succeeds.
+            let tries = world.restart_persistently().await;
+            assert!(tries <= 3, "{tries}");
+            world.heal();
+            assert_eq!((world.firewall.ports(), world.host.endpoints()), (ports, links), "{verb:?} {nth}");
+            world.collect().await;
+            assert_eq!(world.firewall.open(), open, "what could not be repaired at the start is tried again");
+            let engine = Engine::new(&world);
+            engine.stop(&endpoint).await;
+            engine.remove(&network).await;
+            world.assert_clean(&format!("{verb:?} {nth}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_link_lost_its_routes_is_programmed_again() {
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let endpoint = engine.run(&network).await.unwrap();
+    let link = world.host.endpoints().remove(0);
+    let calls = world.host.calls();
+    world.drivers.repair(&link.host).await;
+    assert!(world.host.calls() > calls);
+    assert_eq!(world.host.endpoints(), std::slice::from_ref(&link));
+    // Foreign interfaces, and endpoints that left, are none of its business.
+    world.drivers.repair(&"eth0".parse().unwrap()).await;
+    engine.stop(&endpoint).await;
+    world.drivers.repair(&link.host).await;
+    world.drivers.repair_all().await;
+    assert!(world.host.endpoints().is_empty());
 }

@@ -152,7 +152,9 @@ fn link(index: u32, name: &str, alias: Option<&str>, mtu: u32) -> Link {
 
 impl Host for TestHost {
     fn check(&self) -> BoxFuture<'_, Result<HostFacts, NetError>> {
-        self.act("check the host", |_| Ok(HostFacts { ipv6: true, conntrack: true }))
+        self.act("check the host", |_| {
+            Ok(HostFacts { ipv6: true, conntrack: true, strict_containers: false })
+        })
     }
 
     fn links(&self) -> BoxFuture<'_, Result<Vec<Link>, NetError>> {
@@ -179,6 +181,19 @@ impl Host for TestHost {
                     Ok(())
                 }
             }
+        })
+    }
+
+    fn set_siblings<'a>(
+        &'a self,
+        endpoint: &'a EndpointRef,
+        siblings: bool,
+    ) -> BoxFuture<'a, Result<(), NetError>> {
+        self.act("tell a veth of its siblings", move |state| {
+            if let Some(there) = state.endpoints.get_mut(endpoint.host.as_str()) {
+                there.siblings = siblings;
+            }
+            Ok(())
         })
     }
 
@@ -231,6 +246,7 @@ impl Host for TestHost {
 struct FirewallState {
     faults: Faults,
     open: BTreeSet<String>,
+    siblings: BTreeMap<String, Vec<IpAddr>>,
     pools: BTreeSet<PoolNat>,
     ports: BTreeMap<EndpointId, Vec<PublishedPort>>,
 }
@@ -307,9 +323,21 @@ impl Firewall for TestFirewall {
         })
     }
 
+    fn set_siblings<'a>(
+        &'a self,
+        iface: &'a IfaceName,
+        addresses: Vec<IpAddr>,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        self.act(move |state| match addresses.is_empty() {
+            true => drop(state.siblings.remove(iface.as_str())),
+            false => drop(state.siblings.insert(iface.to_string(), addresses)),
+        })
+    }
+
     fn remove_endpoint<'a>(&'a self, iface: &'a IfaceName) -> BoxFuture<'a, Result<(), String>> {
         self.act(move |state| {
             state.open.remove(iface.as_str());
+            state.siblings.remove(iface.as_str());
         })
     }
 

@@ -5,16 +5,23 @@ use crate::host::Fate;
 use crate::world::World;
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// The next number to try: below the range from which the kernel takes the ports that nobody chose
+/// (`net.ipv4.ip_local_port_range`), so that tests with port 0 keep out of the way.
+static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// A port that nobody had a moment ago, on both IP versions, with its successor.
 fn free_port() -> u16 {
+    let begin = u16::try_from(20_000 + std::process::id() % 10_000).unwrap();
     loop {
-        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if port < u16::MAX
-            && TcpListener::bind(("0.0.0.0", port + 1)).is_ok()
-            && TcpListener::bind(("::1", port)).is_ok()
-        {
+        let port = begin + NEXT.fetch_add(2, Ordering::Relaxed) % 2_000;
+        let free = |port| {
+            TcpListener::bind(("0.0.0.0", port)).is_ok()
+                && TcpListener::bind(("::1", port)).is_ok()
+                && UdpSocket::bind(("0.0.0.0", port)).is_ok()
+        };
+        if free(port) && free(port + 1) {
             return port;
         }
     }

@@ -4,7 +4,7 @@ use crate::docker::FakeDocker;
 use crate::host::{TestFirewall, TestHost};
 use calico_libnetwork::cluster;
 use calico_libnetwork::config::DefaultPool;
-use calico_libnetwork::driver::{Drivers, Options, Parts};
+use calico_libnetwork::driver::{Drivers, Options, Parts, Scopes};
 use calico_libnetwork::gc::Collector;
 use calico_libnetwork::model::{
     AllocationBlock, EncapMode, IpPoolSpec, IpVersion, NodeName, ProfileSpec, Resource, WorkloadEndpointSpec,
@@ -33,8 +33,7 @@ pub(crate) struct World {
 pub(crate) fn options() -> Options {
     Options {
         node: NodeName::new("docker-1").unwrap(),
-        scope: "local",
-        connectivity_scope: "global",
+        scopes: Scopes { network: "local", connectivity: "global" },
         create_pools: true,
         create_profiles: true,
         shared_datastore: false,
@@ -78,6 +77,11 @@ impl World {
 
     /// The plugin is killed and started again: what it held in memory is gone.
     pub(crate) async fn restart(&mut self) {
+        assert_eq!(self.restart_persistently().await, 1, "the first try failed");
+    }
+
+    /// The same over faults: it is started until it succeeds. Answers how many tries that took.
+    pub(crate) async fn restart_persistently(&mut self) -> usize {
         // The old process is gone first, and its sockets with it.
         let (store, host, firewall) =
             (Arc::new(FaultyStore::new(MemoryStore::new())), Arc::default(), Arc::default());
@@ -85,8 +89,14 @@ impl World {
         let old = std::mem::replace(&mut self.drivers, placeholder);
         assert_eq!(Arc::strong_count(&old), 1, "somebody still uses the old drivers");
         drop(old);
-        self.firewall = Arc::new(TestFirewall::default());
-        self.drivers = start(&self.store, &self.host, &self.firewall, &self.options).await.unwrap();
+        for tries in 1..10 {
+            self.firewall = Arc::new(TestFirewall::default());
+            if let Ok(drivers) = start(&self.store, &self.host, &self.firewall, &self.options).await {
+                self.drivers = drivers;
+                return tries;
+            }
+        }
+        panic!("the drivers never started");
     }
 
     /// One call of Docker, from its body to the answer's.

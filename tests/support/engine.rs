@@ -169,6 +169,11 @@ impl Engine {
         Container::new(self, name)
     }
 
+    /// A container of this engine that was made in another way than by [`Engine::run`].
+    pub(crate) fn container(&self, name: &str) -> Container<'_> {
+        Container::new(self, name)
+    }
+
     /// Runs a command inside the host and returns what it prints; the command must work.
     #[track_caller]
     pub(crate) fn on_host(&self, command: &[&str]) -> String {
@@ -280,6 +285,18 @@ impl Drop for Engine {
         let clean = ended.is_ok_and(|status| status.success()) && !self.dir.exists();
         assert!(clean || failed, "the host's script left something of {}", self.dir.display());
     }
+}
+
+/// Whether a program is there that a test needs besides an engine; it must be if `REQUIRE` names it.
+pub(crate) fn has(program: &str) -> bool {
+    let look = format!("command -v {program}");
+    let found = Command::new("sh").args(["-c", &look]).output().unwrap().status.success();
+    let required = std::env::var("REQUIRE").unwrap_or_default();
+    assert!(found || !required.split(',').any(|name| name == program), "{program} is required and not there");
+    if !found {
+        println!("SKIP: {program}");
+    }
+    found
 }
 
 /// Waits for a condition; fails the test with `what` when it does not come.
