@@ -5,6 +5,8 @@ ARCH := $(shell uname -m)
 TARGET := $(ARCH)-unknown-linux-musl
 BINARY := target/$(TARGET)/release/calico-libnetwork
 SIZE_BUDGET := 12582912
+# The Debians whose newer Docker Engines the tests run as well: tools/engine-rootfs.sh
+ENGINES := trixie forky
 export CC_$(subst -,_,$(TARGET)) ?= cc
 
 # Name under which the engine knows the plugin, and its settings: make install SET="LOG_LEVEL=debug NODENAME=n1"
@@ -15,7 +17,7 @@ SET ?=
 export WITH_IPTABLES_LEGACY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo test lint fmt bench clean
+.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo test test-engines lint fmt bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="	" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -50,7 +52,13 @@ demo: plugin ## show it: networks, containers, traffic over IPv4 and IPv6; remov
 
 test: plugin ## all tests
 	@tools/setup.sh
+	@for suite in $(ENGINES); do tools/engine-rootfs.sh $$suite || echo "without Debian $$suite's Docker Engine, its tests are skipped"; done
 	cargo test --locked
+
+test-engines: plugin ## the Docker tests on Debian's newer engines, 26.1 and 28.5
+	@tools/setup.sh
+	@for suite in $(ENGINES); do tools/engine-rootfs.sh $$suite || exit 1; done
+	@for suite in $(ENGINES); do echo "--- Debian $$suite"; REQUIRE=docker ENGINE=$$suite cargo test --locked --test docker || exit 1; done
 
 lint: ## formatting, clippy and documentation, warnings refused
 	@tools/setup.sh build

@@ -26,6 +26,8 @@ mod refusal;
 mod scale;
 #[path = "docker/traffic.rs"]
 mod traffic;
+#[path = "docker/versions.rs"]
+mod versions;
 
 use engine::{Engine, HOST_V4, OUTSIDE_V4};
 

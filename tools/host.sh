@@ -8,8 +8,12 @@
 #   host.sh in DIR COMMAND...    run a command inside the host
 #   host.sh outside DIR COMMAND  run a command in the world outside, which is 198.51.100.2 and 2001:db8:ffff::2 on the host's
 #                                eth0, knows no way to any container, and serves the page `who` on port 80
+#
+# ENGINE=trixie or ENGINE=forky at `up` makes it a host of that Debian, with its engine, client and tools, from the root file
+# system of engine-rootfs.sh. It is not written to: what the host changes is in DIR.
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin"
+top=$(cd "$(dirname "$0")/.." && pwd)
 
 # Entered by nsenter and never by `ip netns exec`, which would mount another /sys and hide the cgroups from the engine.
 enter() {
@@ -18,12 +22,31 @@ enter() {
     exec nsenter --target "$init" --mount --uts --net --pid -- "$@"
 }
 
+# Makes the other Debian the root of this mount namespace; this repository and DIR keep their names. With chroot instead runc
+# could not make a container's root private: a chroot's root is no mount.
+pivot() {
+    rootfs=$("$top/tools/engine-rootfs.sh" --where "$ENGINE")
+    root=$dir/root
+    mkdir "$root" "$dir/root-changes" "$dir/root-work"
+    mount -t overlay -o "lowerdir=$rootfs,upperdir=$dir/root-changes,workdir=$dir/root-work" overlay "$root"
+    mkdir -p "$root$top" "$root$dir" "$root/etc/docker" "$root/old"
+    mount -t proc proc "$root/proc"
+    mount --rbind /sys "$root/sys"
+    mount --rbind /dev "$root/dev"
+    mount --bind "$top" "$root$top"
+    mount --bind "$dir" "$root$dir"
+    cd "$root"
+    pivot_root . old
+    cd /
+    umount --lazy /old
+}
+
 # Process 1 of the host. Its shell reaps what engines orphan; when standard input ends it exits and the kernel kills the rest.
 init() {
     dir=$1
     read -r pid rest </proc/self/stat # still the caller's /proc: the number by which the caller knows us
     mount --make-rprivate /
-    mount -t proc proc /proc
+    if [ -n "${ENGINE:-}" ]; then pivot; else mount -t proc proc /proc; fi
     mount -t tmpfs -o mode=755 tmpfs /run
     mkdir -p /run/lock "$dir/var-lib"
     mount --bind "$dir/var-lib" /var/lib
@@ -32,7 +55,7 @@ init() {
     ip link set lo up
 
     mkdir -p "$dir/www/cgi-bin"
-    install -m 755 "$(dirname "$0")/who" "$dir/www/cgi-bin/who"
+    install -m 755 "$top/tools/who" "$dir/www/cgi-bin/who"
     unshare --net busybox httpd -f -p 80 -h "$dir/www" &
     outside=$!
     while [ "$(readlink /proc/self/ns/net)" = "$(readlink "/proc/$outside/ns/net")" ]; do sleep 0.01; done
@@ -71,6 +94,10 @@ remove_cgroups() {
 up() {
     dir=$1
     [ -d "$dir" ] || { echo "host.sh: $dir is no directory" >&2; exit 2; }
+    if [ -n "${ENGINE:-}" ] && [ ! -d "$("$top/tools/engine-rootfs.sh" --where "$ENGINE")" ]; then
+        echo "host.sh: there is no Debian $ENGINE; make it with tools/engine-rootfs.sh $ENGINE" >&2
+        exit 2
+    fi
     trap '' INT TERM HUP # only the end of standard input takes the host down: its caller decides when
     unshare --net --mount --uts --pid --fork "$0" init "$dir" || true
     tries=50

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what building, demonstrating and testing need and this machine lacks; does nothing, quickly, where all is there.
 #
-#   setup.sh [build|run|test]...    default: all three
+#   setup.sh [build|run|test|engines]...    default: the first three
 #
 # build: the musl target and a compiler of .proto files   run: a Docker Engine, iptables, ip, a static busybox   test: etcd, nft
+# engines: debootstrap, for the root file systems of newer Debians
 set -eu
 export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
 [ $# -gt 0 ] || set -- build run test
@@ -69,6 +70,12 @@ setup_test() {
     install_wanted
 }
 
+setup_engines() {
+    want debootstrap debootstrap
+    want unshare util-linux
+    install_wanted
+}
+
 # The tests start etcd processes of their own; the package's service would only sit on the machine's ports.
 install_etcd() {
     policy=/usr/sbin/policy-rc.d
@@ -87,7 +94,7 @@ install_etcd() {
 
 for part in "$@"; do
     case $part in
-    build | run | test) "setup_$part" ;;
-    *) echo "setup: no part $part; there are build, run and test" >&2; exit 2 ;;
+    build | run | test | engines) "setup_$part" ;;
+    *) echo "setup: no part $part; there are build, run, test and engines" >&2; exit 2 ;;
     esac
 done

@@ -39,6 +39,7 @@ const START: Duration = Duration::from_secs(40);
 /// A running engine on its own host.
 pub(crate) struct Engine {
     dir: PathBuf,
+    suite: Option<String>,
     host: Child,
     daemon: Option<Child>,
     helpers: Vec<Child>,
@@ -57,19 +58,34 @@ impl Engine {
         Some(engine)
     }
 
-    /// An engine without the plugin, started with the given options of dockerd.
+    /// An engine without the plugin, started with the given options of dockerd: this machine's, or that of the Debian which the
+    /// environment variable `ENGINE` names.
     pub(crate) fn plain(options: &[&str]) -> Option<Self> {
-        if let Err(lack) = able() {
+        let suite = std::env::var("ENGINE").ok().filter(|suite| !suite.is_empty());
+        Self::start("docker", suite, options)
+    }
+
+    /// The engine of another Debian, with the plugin enabled, or `None` (and a line that says so) where it cannot be run.
+    pub(crate) fn of_debian(suite: &str) -> Option<Self> {
+        let engine = Self::start("engines", Some(suite.to_owned()), &[])?;
+        engine.install(&[]);
+        Some(engine)
+    }
+
+    fn start(need: &str, suite: Option<String>, options: &[&str]) -> Option<Self> {
+        if let Err(lack) = able(suite.as_deref()) {
             let required = std::env::var("REQUIRE").unwrap_or_default();
-            assert!(!required.split(',').any(|name| name == "docker"), "docker is required but {lack}");
-            println!("SKIP: docker ({lack})");
+            assert!(!required.split(',').any(|name| name == need), "{need} is required but {lack}");
+            println!("SKIP: {need} ({lack})");
             return None;
         }
         let dir = fresh_dir();
-        let mut host = script("up", &dir).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut up = script("up", &dir);
+        up.env("ENGINE", suite.as_deref().unwrap_or_default());
+        let mut host = up.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(host.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        let mut engine = Self { dir, host, daemon: None, helpers: Vec::new() };
+        let mut engine = Self { dir, suite, host, daemon: None, helpers: Vec::new() };
         assert_eq!(said.trim(), "up", "tools/host.sh could not make a host");
         engine.start_daemon(options);
         engine.import_image();
@@ -130,12 +146,22 @@ impl Engine {
         self.docker_command(args).output().unwrap()
     }
 
+    /// The client of the engine's own package where there is one: a newer one refuses an old engine `--mac-address`.
+    fn client(&self) -> &'static str {
+        let packaged = "/usr/bin/docker";
+        if self.suite.is_some() || Path::new(packaged).is_file() { packaged } else { "docker" }
+    }
+
+    /// The engine's major version.
+    pub(crate) fn major(&self) -> u32 {
+        let version = self.docker(&["version", "--format", "{{.Server.Version}}"]);
+        version.split('.').next().unwrap().parse().unwrap()
+    }
+
     /// A docker client command against this engine, to be started by the caller.
     pub(crate) fn docker_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(client());
-        command.env("PATH", path()).env("DOCKER_CONFIG", self.dir.join("client")).env_remove("DOCKER_HOST");
-        command.arg("--host").arg(format!("unix://{}", self.dir.join("docker.sock").display())).args(args);
-        command.stdin(Stdio::null());
+        let mut command = self.host_command(&[self.client()]);
+        command.env("DOCKER_CONFIG", self.dir.join("client")).env_remove("DOCKER_HOST").args(args);
         command
     }
 
@@ -228,7 +254,7 @@ impl Engine {
     /// Kills the plugin with SIGKILL and waits until the engine has started it again and it answers.
     pub(crate) fn crash_plugin(&self) {
         let before = self.registrations();
-        self.on_host(&["kill", "-KILL", &self.plugin_pid().unwrap().to_string()]);
+        self.on_host(&["busybox", "kill", "-KILL", &self.plugin_pid().unwrap().to_string()]);
         // Only once the engine has registered it again: a second death before that switches a plugin off for good.
         wait_for("the plugin to come back", Duration::from_secs(15), || self.registrations() > before);
     }
@@ -267,7 +293,9 @@ impl Engine {
         let from = log.len().saturating_sub(6000);
         let from = (from..log.len()).find(|&at| log.is_char_boundary(at)).unwrap_or(0);
         println!("--- end of dockerd's log ---\n{}", &log[from..]);
-        println!("--- host ---\n{}", HostState::read(self).text());
+        if self.dir.join("pid").exists() {
+            println!("--- host ---\n{}", HostState::read(self).text());
+        }
     }
 }
 
@@ -339,10 +367,16 @@ fn path() -> String {
     format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
-/// The client of the engine's own package where there is one: a newer one refuses an old engine `--mac-address`.
-fn client() -> &'static str {
-    let packaged = "/usr/bin/docker";
-    if Path::new(packaged).is_file() { packaged } else { "docker" }
+/// Looks whether the root file system of another Debian is there.
+fn engine_root(suite: &str) -> Result<(), String> {
+    let tool = format!("{TOP}/tools/engine-rootfs.sh");
+    let said =
+        Command::new(&tool).args(["--where", suite]).output().map_err(|error| format!("{tool}: {error}"))?;
+    let root = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    if said.status.success() && Path::new(&root).is_dir() {
+        return Ok(());
+    }
+    Err(format!("there is no Debian {suite} in '{root}'; run 'tools/engine-rootfs.sh {suite}'"))
 }
 
 fn fresh_dir() -> PathBuf {
@@ -353,8 +387,16 @@ fn fresh_dir() -> PathBuf {
 }
 
 /// Why this machine cannot run an engine with the plugin.
-fn able() -> Result<(), String> {
-    for command in ["docker", "dockerd", "busybox", "nsenter", "unshare", "ip"] {
+fn able(suite: Option<&str>) -> Result<(), String> {
+    let commands = ["docker", "dockerd", "ip", "busybox", "nsenter", "unshare"];
+    let needed = match suite {
+        Some(suite) => {
+            engine_root(suite)?;
+            &commands[3..]
+        }
+        None => &commands[..],
+    };
+    for command in needed {
         let found = std::env::split_paths(&path()).any(|folder| folder.join(command).is_file());
         if !found {
             return Err(format!("there is no {command}"));

@@ -36,7 +36,7 @@ impl HostState {
                 } else if *kind == "nft" && line.starts_with('\t') && !line.starts_with("\t\t") {
                     chain = line.trim().trim_end_matches(" {");
                 }
-                if !Self::passing(line) {
+                if !Self::passing(line) && !Self::made_by_iptables(table, chain, line) {
                     lines.insert(format!("{kind}: {table} {chain} {}", Self::plain(line)));
                 }
             }
@@ -51,6 +51,19 @@ impl HostState {
             || line.starts_with("anycast")
             || matches!(line.trim(), "" | "}")
             || line.contains("cache")
+    }
+
+    /// The frame of iptables-nft's own tables, which it makes at the first rule and never removes; rules and policies other than
+    /// accept are no frame.
+    fn made_by_iptables(table: &str, chain: &str, line: &str) -> bool {
+        let mut words = table.split(' ').skip(1);
+        let family = matches!(words.next(), Some("ip" | "ip6"));
+        let named = matches!(words.next(), Some("raw" | "mangle" | "nat" | "filter"));
+        let base = matches!(
+            chain,
+            "" | "chain PREROUTING" | "chain INPUT" | "chain FORWARD" | "chain OUTPUT" | "chain POSTROUTING"
+        );
+        family && named && base && (line.ends_with('{') || line.ends_with("policy accept;"))
     }
 
     /// The line without packet counters, interface indexes and life times.
