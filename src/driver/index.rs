@@ -213,6 +213,11 @@ impl EndpointIndex {
         self.lock().endpoints.values().any(|endpoint| endpoint.id != *id && endpoint.is_in(key))
     }
 
+    /// The endpoints of a sandbox.
+    pub(super) fn in_sandbox(&self, key: &str) -> Vec<LocalEndpoint> {
+        self.lock().endpoints.values().filter(|endpoint| endpoint.is_in(key)).cloned().collect()
+    }
+
     /// The endpoints of a sandbox that were told otherwise of the addresses of all others there, with these; without
     /// one that is about to leave.
     pub(super) fn untold(

@@ -6,7 +6,9 @@ use super::index::LocalEndpoint;
 use super::locks::Key;
 use super::{Drivers, alias};
 use crate::model::EndpointId;
+use crate::model::{NetworkId, ORCHESTRATOR, Resource, WorkloadEndpointSpec, endpoint_name, key};
 use crate::net::EndpointRef;
+use crate::store::{Txn, retry, typed};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use tokio::sync::OwnedMutexGuard;
@@ -49,7 +51,37 @@ impl Drivers {
         let addresses = others.iter().copied().collect();
         let filtered = self.firewall.set_siblings(&endpoint.iface, addresses).await;
         self.host.set_siblings(&link, !others.is_empty()).await?;
-        filtered.map_err(DriverError::Firewall)
+        filtered.map_err(DriverError::Firewall)?;
+        self.share_profiles(endpoint, &sandbox.key).await
+    }
+
+    /// Gives an endpoint the profiles of its container's other networks too, after its own. A container has one default
+    /// route, so it calls the peers of one network under its address in another: it is a member of all its networks under
+    /// each of its addresses.
+    async fn share_profiles(&self, endpoint: &LocalEndpoint, sandbox: &str) -> Result<(), DriverError> {
+        let siblings = self.endpoints.in_sandbox(sandbox).into_iter().filter(|other| other.id != endpoint.id);
+        let networks: BTreeSet<NetworkId> = siblings.filter_map(|other| other.network).collect();
+        let Some(own) = &endpoint.network else { return Ok(()) };
+        let mut profiles = vec![self.network(own).await?.profile];
+        for network in networks {
+            let profile = self.network(&network).await?.profile;
+            if !profiles.contains(&profile) {
+                profiles.push(profile);
+            }
+        }
+        let name = endpoint_name(&self.options.node, &endpoint.id);
+        let key = key::namespaced::<WorkloadEndpointSpec>(ORCHESTRATOR, &name);
+        retry::on_conflict(|| async {
+            let stored = typed::get::<Resource<WorkloadEndpointSpec>>(&*self.store, &key).await?;
+            let Some(mut stored) = stored.filter(|stored| stored.value.spec.profiles != profiles) else {
+                return Ok(());
+            };
+            stored.value.spec.profiles.clone_from(&profiles);
+            let value = typed::encode(&key, &stored.value)?;
+            self.store.commit(Txn::new().update(&key, stored.revision, value)).await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Takes a detached endpoint out of its sandbox, for who holds both. The others there are told first: until they
