@@ -131,6 +131,26 @@ fn a_container_made_on_two_networks_keeps_its_peers_while_the_plugin_dies() {
     engine.assert_back_to(&before);
 }
 
+/// What the plugin cannot help, and `check` and the log tell: the container's own kernel settings, inherited from the host's.
+#[test]
+fn a_container_with_strict_source_checks_is_reached_over_ipv4_beside_its_default_route_only_when_they_are_loosened()
+ {
+    let Some(engine) = Engine::with_plugin() else { return };
+    engine.network("front", &FRONT);
+    engine.network("back", &BACK);
+    let peer = engine.run("peer", "front", &[]);
+    let [strict, loose] = ["1", "2"].map(|value| {
+        let name = format!("checks-{value}");
+        let set = ["all", "default"].map(|conf| format!("net.ipv4.conf.{conf}.rp_filter={value}"));
+        let one = engine.run(&name, "front", &["--sysctl", &set[0], "--sysctl", &set[1]]);
+        engine.docker(&["network", "connect", "back", &name]);
+        one
+    });
+    meet(&loose, &peer, "front");
+    peer.reaches(&strict.v6("front"));
+    peer.does_not_reach(&strict.v4("front"));
+}
+
 #[test]
 fn nobody_sends_under_the_addresses_of_a_container_on_two_networks() {
     let Some(engine) = Engine::with_plugin() else { return };
