@@ -35,6 +35,7 @@ pub mod logging;
 pub mod model;
 pub mod net;
 pub mod nft;
+pub mod policy;
 pub mod protocol;
 pub mod selector;
 pub mod server;

@@ -17,6 +17,7 @@ use calico_libnetwork::dataplane::{
     Timing, felix_signs,
 };
 use calico_libnetwork::model::IfaceName;
+use calico_libnetwork::policy::{Changes, Graph, Update};
 use nsrun::{have, in_namespace, inside, run, try_run};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -202,6 +203,25 @@ fn pool(cidr: &str, nat_outgoing: bool) -> PoolNat {
     PoolNat { cidr: cidr.parse().unwrap(), nat_outgoing }
 }
 
+/// The policy of endpoints that may all do everything: what a graph of the whole datastore would tell at first.
+fn open<'a>(ifaces: impl IntoIterator<Item = &'a str>) -> Changes {
+    let mut graph = Graph::new("lab");
+    for iface in ifaces {
+        let key = format!(
+            "/calico/resources/v3/projectcalico.org/workloadendpoints/libnetwork/lab-libnetwork-libnetwork-{}",
+            iface.replace('-', "--")
+        );
+        let spec = format!(
+            r#"{{"spec":{{"node":"lab","orchestrator":"libnetwork","workload":"libnetwork","endpoint":"{iface}",
+            "interfaceName":"{iface}","ipNetworks":["10.65.0.1/32"],"profiles":["projectcalico-default-allow"]}}}}"#
+        );
+        graph.update(Update::from_entry(&key, Some(spec.as_bytes())).unwrap());
+    }
+    let changes = graph.flush();
+    assert!(changes.problems.is_empty(), "{:?}", changes.problems);
+    changes
+}
+
 impl Lab {
     /// A dataplane at work, as a process would start one: all is told, then it is put in force.
     fn start(options: Options) -> Self {
@@ -215,6 +235,7 @@ impl Lab {
             let d = &lab.dataplane;
             d.set_pools(&[pool("10.65.0.0/16", true), pool("fd65::/32", true)]).await.unwrap();
             d.set_docker_bridges(&[iface("docker0")]).await.unwrap();
+            d.apply_policy(open(["cali1", "cali2", "cali3", "cali-new"])).await.unwrap();
             d.add_endpoint(&iface("cali1")).await.unwrap();
             d.add_endpoint(&iface("cali2")).await.unwrap();
             d.ensure().await.unwrap();
@@ -664,13 +685,20 @@ fn what_others_change_in_our_table_is_repaired_at_once() {
         // Handles and counters aside.
         let listing = || run("nft -s list table inet calico-docker");
         let want = listing();
+        let chain = |kind: &str| {
+            let start = want.find(&format!("chain {kind}-")).unwrap() + "chain ".len();
+            want[start..].split(' ').next().unwrap().to_owned()
+        };
         run("nft add table ip bystander");
         run("nft add chain ip bystander c");
         let strokes = [
             "nft flush ruleset",
             "nft delete table inet calico-docker",
             "nft 'delete element inet calico-docker from-wl { \"cali1\" }'",
-            "nft 'add element inet calico-docker to-wl { \"cali9\" : goto shape-to-open }'",
+            &format!("nft 'add element inet calico-docker to-wl {{ \"cali9\" : goto {} }}'", chain("shape-to")),
+            &format!("nft flush chain inet calico-docker {}", chain("shape-from")),
+            &format!("nft flush chain inet calico-docker {}", chain("prof-in")),
+            &format!("nft 'insert rule inet calico-docker {} drop'", chain("prof-out")),
             "nft 'add element inet calico-docker pool-masq4 { 203.0.113.0/24 }'",
             "nft flush set inet calico-docker pool-all6",
             "nft flush chain inet calico-docker wl-accept",
@@ -710,7 +738,7 @@ fn verbs_find_their_way_when_the_table_is_gone() {
         lab.block(d.remove_endpoint(&iface("cali3"))).unwrap();
         run("nft 'add element inet calico-docker from-wl { \"cali3\" : drop }'");
         lab.block(d.add_endpoint(&iface("cali3"))).unwrap();
-        assert!(run("nft list map inet calico-docker from-wl").contains("\"cali3\" : goto shape-from-open"));
+        assert!(run("nft list map inet calico-docker from-wl").contains("\"cali3\" : goto shape-from-"));
         // Again and again is the same.
         lab.block(async {
             d.add_endpoint(&iface("cali3")).await.unwrap();
@@ -898,6 +926,8 @@ fn adding_an_endpoint_is_quick_with_thousands_there() {
         let lab = Lab::start(options());
         lab.block(async {
             for total in [3_usize, 1000, 10_000] {
+                let names: Vec<String> = (0..total).map(|n| format!("cali{n}x")).collect();
+                lab.dataplane.apply_policy(open(names.iter().map(String::as_str))).await.unwrap();
                 for n in 0..total {
                     lab.dataplane.add_endpoint(&iface(&format!("cali{n}x"))).await.unwrap();
                 }

@@ -12,6 +12,7 @@ mod explain;
 mod firewall;
 mod gate;
 mod node_name;
+mod policy;
 mod start;
 mod tasks;
 
@@ -101,8 +102,9 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             error = supervisor.failed() => break Some(error),
-            parts = &mut building, if !built => {
+            (parts, policy) = &mut building, if !built => {
                 built = true;
+                tasks::spawn_policy(&mut supervisor, policy, &shutdown);
                 key.open(parts.drivers.clone());
                 log::info!("ready");
                 tasks::spawn(&mut supervisor, &config, parts, &shutdown);

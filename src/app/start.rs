@@ -2,6 +2,7 @@
 //! what they wait for. A datastore that is down must never end the process: dockerd would disable the plugin.
 
 use super::gate::GateKey;
+use super::policy::PolicyFeed;
 use crate::cluster;
 use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
 use crate::dataplane::{self, Dataplane, ForwardAccept, LegacyTools};
@@ -68,7 +69,7 @@ pub(super) async fn build(
     options: driver::Options,
     dataplane: Dataplane,
     key: &GateKey,
-) -> Parts {
+) -> (Parts, PolicyFeed) {
     let local = persist(key, || open_local(config)).await;
     let store = persist(key, || async { open_store(config, &local) }).await;
     let host = persist(key, || open_host(config)).await;
@@ -87,10 +88,12 @@ pub(super) async fn build(
     let bridges = super::tasks::bridges_by_name(&*host).await;
     let bridges: Vec<IfaceName> = bridges.iter().filter_map(|name| IfaceName::new(name).ok()).collect();
     persist(key, || dataplane.set_docker_bridges(&bridges)).await;
-    // Only now, when it knows all endpoints, pools and ports: what a former process left in force is adopted in one
+    let policy =
+        persist(key, || PolicyFeed::start(store.clone(), dataplane.clone(), &options.node)).await;
+    // Only now, when it knows all endpoints, their policy, pools and ports: what a former process left in force is adopted in one
     // step, and no packet of a running container sees anything in between.
     persist(key, || dataplane.ensure()).await;
-    Parts { store, host, dataplane, drivers: Arc::new(drivers) }
+    (Parts { store, host, dataplane, drivers: Arc::new(drivers) }, policy)
 }
 
 /// Tries a step until it succeeds.

@@ -1,5 +1,6 @@
 //! The background tasks: each owns one concern, each runs until the shutdown.
 
+use super::policy::PolicyFeed;
 use super::start::Parts;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
@@ -46,6 +47,12 @@ pub(super) fn spawn(
         let collector = Collector::new(drivers, host, docker, config.gc_grace);
         supervisor.spawn("collector", stoppable(until(shutdown), collect(collector, interval)));
     }
+}
+
+/// Starts the task that keeps policy in step with the datastore; before calls are answered, because endpoints wait for
+/// it.
+pub(super) fn spawn_policy(supervisor: &mut Supervisor, policy: PolicyFeed, shutdown: &CancellationToken) {
+    supervisor.spawn("policy", stoppable(shutdown.clone().cancelled_owned(), policy.run()));
 }
 
 /// A task that runs for ever, and ends in order when it is told to.

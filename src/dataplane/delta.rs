@@ -1,7 +1,7 @@
 //! Differences between what is desired and what is there, as batches. Pure.
 
 use super::render::Entries;
-use crate::nft::{Batch, Data, Element, ElementKey, Op, SetContents, Table, TableId};
+use crate::nft::{Batch, Chain, Data, Element, ElementKey, Op, SetContents, SetData, Table, TableId};
 use std::collections::BTreeMap;
 
 type Elements = BTreeMap<ElementKey, Option<Data>>;
@@ -34,11 +34,15 @@ pub(super) struct Repair {
     pub(super) batch: Batch,
     /// What was wrong, as half sentences.
     pub(super) findings: Vec<String>,
+    /// Whether this only prepares: then the table is to be compared again.
+    pub(super) again: bool,
 }
 
 /// Compares a table with how it should be. `None` if nothing is to be done.
 ///
-/// Only what differs is changed, in one transaction: rules switch for a packet as a whole, and counters survive. Where
+/// Only what differs is changed: rules switch for a packet as a whole, and counters survive. Chains and sets that are
+/// missing are made first, in a transaction of their own, while nothing leads to them: a packet that is under way while
+/// elements and rules switch together sees the new elements and the old rules. All else is one transaction. Where
 /// something of ours stands there in another form, which cannot be changed in place, the table is replaced, also in one
 /// transaction; then a packet that is in the middle of the old rules may find its map empty already, because the kernel
 /// switches elements and rules by one counter that each lookup reads anew (`nft_set_elem_active`), and is dropped.
@@ -47,13 +51,19 @@ pub(super) fn repair(id: &TableId, desired: &Table, actual: Option<&Table>) -> O
         return Some(Repair {
             batch: replacement(id, desired),
             findings: vec!["the table was missing".to_owned()],
+            again: false,
         });
     };
     if let Some(finding) = conflict(desired, actual) {
-        return Some(Repair { batch: replacement(id, desired), findings: vec![finding] });
+        return Some(Repair { batch: replacement(id, desired), findings: vec![finding], again: false });
     }
-    let mut repair = Repair { batch: Batch::new(id.clone()), findings: Vec::new() };
+    let mut repair = Repair { batch: Batch::new(id.clone()), findings: Vec::new(), again: false };
     repair.add_missing(desired, actual);
+    if !repair.findings.is_empty() {
+        repair.again = true;
+        return Some(repair);
+    }
+    repair.add_missing_hooks(desired, actual);
     repair.fix_elements(desired, actual);
     repair.fix_rules(desired, actual);
     repair.delete_extra(desired, actual);
@@ -75,6 +85,10 @@ fn conflict(desired: &Table, actual: &Table) -> Option<String> {
     desired.sets.values().find(differs).map(|want| format!("set {} had another form", want.set.name))
 }
 
+fn missing_chains<'a>(desired: &'a Table, actual: &Table) -> impl Iterator<Item = &'a Chain> {
+    desired.chains.values().filter(|chain| !actual.chains.contains_key(&chain.name))
+}
+
 impl Repair {
     fn found(&mut self, finding: String, ops: impl IntoIterator<Item = Op>) {
         self.findings.push(finding);
@@ -84,9 +98,23 @@ impl Repair {
     fn add_missing(&mut self, desired: &Table, actual: &Table) {
         for (name, want) in desired.sets.iter().filter(|(name, _)| !actual.sets.contains_key(*name)) {
             self.found(format!("set {name} was missing"), [Op::AddSet(want.set.clone())]);
+            // What maps to a verdict leads somewhere, perhaps to a chain that is yet to be made.
+            if want.set.data != SetData::Verdict {
+                set_delta(&mut self.batch, name, &Elements::new(), &want.elements);
+            }
         }
-        for (name, want) in desired.chains.iter().filter(|(name, _)| !actual.chains.contains_key(*name)) {
-            self.found(format!("chain {name} was missing"), [Op::AddChain(want.clone())]);
+        let missing: Vec<_> = missing_chains(desired, actual).filter(|chain| chain.base.is_none()).collect();
+        for chain in &missing {
+            self.found(format!("chain {} was missing", chain.name), [Op::AddChain((*chain).clone())]);
+        }
+        let rules = missing.iter().filter_map(|chain| desired.rules.get(&chain.name)).flatten();
+        self.batch.ops.extend(rules.cloned().map(Op::AddRule));
+    }
+
+    /// Chains that hook into the stack go live with the rest.
+    fn add_missing_hooks(&mut self, desired: &Table, actual: &Table) {
+        for chain in missing_chains(desired, actual) {
+            self.found(format!("chain {} was missing", chain.name), [Op::AddChain(chain.clone())]);
         }
     }
 
@@ -148,7 +176,7 @@ mod tests {
     use super::*;
     use crate::dataplane::desired::Desired;
     use crate::dataplane::{Options, render};
-    use crate::nft::{Chain, Rule, Set, SetData, Verdict};
+    use crate::nft::{Rule, Set, Verdict};
     use proptest::prelude::*;
 
     /// What the kernel does with a batch, including what it refuses.
@@ -252,7 +280,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_was_done_to_the_table_one_batch_puts_it_right(
+        fn whatever_was_done_to_the_table_two_batches_put_it_right(
             strokes in proptest::collection::vec((0_usize..10, any::<usize>()), 0..6),
         ) {
             let want = desired();
@@ -261,10 +289,14 @@ mod tests {
                 disturb(&mut actual, stroke, pick);
             }
             let id = render::table_id();
-            match repair(&id, &want, Some(&actual)) {
-                None => prop_assert_eq!(actual, want),
-                Some(repair) => prop_assert_eq!(commit(Some(actual), &repair.batch), Some(want)),
+            for _ in 0..2 {
+                let Some(repair) = repair(&id, &want, Some(&actual)) else { break };
+                actual = commit(Some(actual), &repair.batch).unwrap();
+                if !repair.again {
+                    break;
+                }
             }
+            prop_assert_eq!(actual, want);
         }
     }
 

@@ -1,14 +1,16 @@
 //! What is desired: plain data, and how each verb changes it. Pure.
 
+use super::policy::PolicyState;
 use super::{DataplaneError, PoolNat, PortMap};
 use crate::model::IfaceName;
+use crate::policy::Changes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Prefix of the host side of every endpoint (`EndpointId::host_iface`); Felix's `interfacePrefix`.
 pub(super) const PREFIX: &str = "cali";
 
 /// What a caller can ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verb {
     Ensure,
     Resync,
@@ -18,6 +20,7 @@ pub(super) enum Verb {
     RemoveEndpoint(IfaceName),
     Publish(IfaceName, Vec<PortMap>),
     Revoke(IfaceName),
+    Policy(Box<Changes>),
     RemoveAll,
 }
 
@@ -37,6 +40,8 @@ pub(super) struct Desired {
     pub(super) bridges: BTreeSet<IfaceName>,
     pub(super) endpoints: BTreeSet<IfaceName>,
     pub(super) ports: BTreeMap<IfaceName, Vec<PortMap>>,
+    /// Recorded by [`super::policy::switch`], not by [`Desired::apply`].
+    pub(super) policy: PolicyState,
 }
 
 impl Desired {
@@ -76,7 +81,7 @@ impl Desired {
             Verb::AddEndpoint(iface) => vec![Part::Endpoint(iface.clone())],
             Verb::RemoveEndpoint(iface) => vec![Part::Endpoint(iface.clone()), Part::Ports],
             Verb::Publish(..) | Verb::Revoke(_) => vec![Part::Ports],
-            Verb::Ensure | Verb::Resync | Verb::RemoveAll => Vec::new(),
+            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) => Vec::new(),
         }
     }
 
@@ -102,7 +107,7 @@ impl Desired {
             Verb::Revoke(iface) => {
                 self.ports.remove(iface);
             }
-            Verb::Ensure | Verb::Resync | Verb::RemoveAll => {}
+            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) => {}
         }
         None
     }

@@ -3,6 +3,7 @@
 use super::{PortMap, Protocol};
 use crate::model::IfaceName;
 use crate::nft::NftError;
+use std::time::Duration;
 
 /// Why a verb was not done.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,17 @@ pub enum DataplaneError {
     /// The interface is none of an endpoint.
     #[error("interface {0} does not belong to an endpoint: its name does not begin with cali")]
     ForeignInterface(IfaceName),
+    /// The policy of an endpoint did not come in time.
+    #[error(
+        "endpoint {iface} stays closed: its policy is not known after {within:?}, because its WorkloadEndpoint is not in \
+         the datastore or the datastore does not tell of it"
+    )]
+    NoPolicy {
+        /// The endpoint's host side interface.
+        iface: IfaceName,
+        /// How long it was waited for.
+        within: Duration,
+    },
     /// A rule in Docker's FORWARD chain could not be removed.
     #[error("remove our rules from FORWARD: {0}")]
     Guard(String),

@@ -6,9 +6,9 @@
 //! batch. Nothing is taken away when the task ends: containers keep their traffic while the plugin is replaced.
 //!
 //! ```text
-//! verb -> Desired -> render -> delta -> nft::Socket -> kernel
-//!                                ^                        |
-//!                                +---- dump  <- notification, timer
+//! verb -> Desired -> render, policy -> delta -> nft::Socket -> kernel
+//!                                        ^                        |
+//!                                        +---- dump  <- notification, timer
 //! ```
 //!
 //! `render` says what stands in `table inet calico-docker`; `guard` and `legacy` keep the one rule that Docker's
@@ -21,6 +21,7 @@ mod felix;
 mod guard;
 mod legacy;
 mod options;
+mod policy;
 mod port;
 mod render;
 mod schedule;
@@ -33,6 +34,7 @@ pub use port::{PortMap, Protocol};
 pub use worker::{Status, Worker};
 
 use crate::model::{Cidr, IfaceName};
+use crate::policy::Changes;
 use desired::Verb;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -113,11 +115,24 @@ impl Dataplane {
         self.ask(Verb::SetBridges(bridges.iter().cloned().collect())).await
     }
 
-    /// Opens the interface of an endpoint. Until then, and after [`Dataplane::remove_endpoint`], all that comes from
-    /// it or goes to it is dropped.
+    /// Puts what changed about policy in force, with one switch. What [`crate::policy::Graph::flush`] gave must all
+    /// come here, in order.
     ///
     /// # Errors
-    /// The kernel refused, or the interface's name does not begin with `cali`: the endpoint stays closed.
+    /// The kernel refused and has what it had before; the policy stays desired and it is tried again in the
+    /// background.
+    pub async fn apply_policy(&self, changes: Changes) -> Result<(), DataplaneError> {
+        self.ask(Verb::Policy(Box::new(changes))).await
+    }
+
+    /// Opens the interface of an endpoint as far as its policy allows. Until then, and after
+    /// [`Dataplane::remove_endpoint`], all that comes from it or goes to it is dropped. After [`Dataplane::ensure`] this
+    /// waits until [`Dataplane::apply_policy`] has told the endpoint's policy, for at most [`Timing::policy`]; before, the
+    /// endpoint stays closed until then.
+    ///
+    /// # Errors
+    /// The kernel refused, the endpoint's policy did not come, or the interface's name does not begin with `cali`: the
+    /// endpoint stays closed.
     pub async fn add_endpoint(&self, iface: &IfaceName) -> Result<(), DataplaneError> {
         self.ask(Verb::AddEndpoint(iface.clone())).await
     }

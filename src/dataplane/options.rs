@@ -68,6 +68,8 @@ pub struct Timing {
     pub guard: Duration,
     /// How long after a notification, so that a burst of changes is answered once.
     pub settle: Duration,
+    /// How long an endpoint that is to be opened waits for its policy.
+    pub policy: Duration,
 }
 
 /// Settings.
@@ -104,6 +106,7 @@ impl Default for Options {
                 check: Duration::from_secs(180),
                 guard: Duration::from_secs(30),
                 settle: Duration::from_millis(20),
+                policy: Duration::from_secs(5),
             },
         }
     }

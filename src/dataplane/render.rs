@@ -9,8 +9,8 @@
 //! | postrouting 110 | `postrouting` | masquerade |
 //!
 //! The maps `from-wl` and `to-wl` hold one element per endpoint, which goes to a *shape*: a chain shared by all
-//! endpoints to which the same rules apply. A shape accepts by setting the accept mark and returning, and drops
-//! otherwise; there is one pair of them now, `shape-from-open` and `shape-to-open`.
+//! endpoints to which the same rules apply ([`super::policy`]). A shape accepts by setting the accept mark and
+//! returning, and drops otherwise. An endpoint whose policy is not known has no elements: it is closed.
 
 use super::desired::{Desired, Part};
 use super::{HostAction, Options, PortMap};
@@ -19,6 +19,7 @@ use crate::nft::{
     BaseChain, Chain, ChainKind, Data, DataType, ElementKey, Family, Hook, Rule, Set, SetContents, SetData,
     Table, TableId, Verdict, concat, ifname, interval_elements,
 };
+use crate::policy::Direction;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -26,9 +27,6 @@ use std::net::IpAddr;
 pub(super) type Entries = BTreeMap<&'static str, BTreeMap<ElementKey, Option<Data>>>;
 
 const CALI: &str = "cali*";
-const UDP: u8 = 17;
-const VXLAN_PORT: u16 = 4789;
-const IPIP: u8 = 4;
 /// What a container's neighbour and multicast listener discovery needs of its host: MLD 130 to 132, router and
 /// neighbour solicitation and advertisement (`felix/rules/static.go`, `filterWorkloadToHostChain`).
 const ICMPV6_TO_HOST: [u8; 6] = [130, 131, 132, 133, 135, 136];
@@ -99,6 +97,7 @@ pub(super) fn table(desired: &Desired, options: &Options) -> Table {
     for rule in rules(options) {
         table.rules.entry(rule.chain.clone()).or_default().push(rule);
     }
+    desired.policy.extend(&mut table, options.marks);
     table
 }
 
@@ -110,6 +109,15 @@ fn all_entries(desired: &Desired) -> Vec<Entries> {
         BTreeMap::from([(ICMPV6, ICMPV6_TO_HOST.iter().map(|t| (key(vec![*t]), None)).collect())]),
     ];
     all.extend(desired.endpoints.iter().map(|iface| entries(desired, &Part::Endpoint(iface.clone()))));
+    all
+}
+
+/// The elements of several parts.
+pub(super) fn entries_of(desired: &Desired, parts: &[Part]) -> Entries {
+    let mut all = Entries::new();
+    for (set, elements) in parts.iter().flat_map(|part| entries(desired, part)) {
+        all.entry(set).or_default().extend(elements);
+    }
     all
 }
 
@@ -125,11 +133,12 @@ pub(super) fn entries(desired: &Desired, part: &Part) -> Entries {
         Part::Ports => ports(desired),
         Part::Endpoint(iface) => {
             let present = desired.endpoints.contains(iface);
-            let entry = |shape: &str| {
-                let goto = Data::Verdict(Verdict::Goto(shape.to_owned()));
-                present.then(|| (key(ifname(iface.as_str())), Some(goto))).into_iter().collect()
+            let entry = |direction| {
+                let shape = desired.policy.shape_chain(iface, direction).filter(|_| present);
+                let goto = |shape| (key(ifname(iface.as_str())), Some(Data::Verdict(Verdict::Goto(shape))));
+                shape.map(goto).into_iter().collect()
             };
-            BTreeMap::from([(FROM_WL, entry("shape-from-open")), (TO_WL, entry("shape-to-open"))])
+            BTreeMap::from([(FROM_WL, entry(Direction::Egress)), (TO_WL, entry(Direction::Ingress))])
         }
     }
 }
@@ -234,13 +243,11 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
         ("wl-to-host", None),
         ("from-dispatch", None),
         ("to-dispatch", None),
-        ("shape-from-open", None),
-        ("shape-to-open", None),
     ]
 }
 
 fn rules(options: &Options) -> Vec<Rule> {
-    [prerouting(options), published(), forward(options), shapes(options), input(options), postrouting()]
+    [prerouting(options), published(), forward(options), input(options), postrouting()]
         .concat()
 }
 
@@ -309,27 +316,6 @@ fn forward(options: &Options) -> Vec<Rule> {
         to().oifname_vmap(TO_WL),
         to().drop_because(unknown),
     ]
-}
-
-/// The order is Felix's (`felix/rules/endpoints.go`): what is established passes, what is invalid does not, and no
-/// endpoint may wrap its packets up to carry them past the rules.
-fn shapes(options: &Options) -> Vec<Rule> {
-    const INVALID: u32 = 1;
-    const ESTABLISHED_OR_RELATED: u32 = 6;
-    let marks = options.marks;
-    let mut rules = Vec::new();
-    for (chain, from) in [("shape-from-open", true), ("shape-to-open", false)] {
-        let rule = || Rule::in_chain(chain);
-        rules.push(rule().ct_state(ESTABLISHED_OR_RELATED).goto("wl-accept"));
-        rules.push(rule().ct_state(INVALID).drop_because("invalid connection state"));
-        rules.push(rule().set_mark(marks.both(), 0));
-        if from {
-            rules.push(rule().dport(UDP, VXLAN_PORT).drop_because("VXLAN from a workload"));
-            rules.push(rule().l4proto(IPIP).drop_because("IPIP from a workload"));
-        }
-        rules.push(rule().set_mark(marks.pass, marks.accept));
-    }
-    rules
 }
 
 fn input(options: &Options) -> Vec<Rule> {

@@ -3,8 +3,9 @@
 use super::delta::{self, Repair};
 use super::desired::{Desired, Verb};
 use super::schedule::Schedule;
-use super::{DataplaneError, Options, Request, guard, legacy, render};
+use super::{DataplaneError, Options, Request, guard, legacy, policy, render};
 use crate::nft::{Batch, Change, Monitor, NftError, Op, Socket};
+use crate::policy::Changes;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -39,6 +40,9 @@ pub struct Worker {
     socket: Option<Socket>,
     table: Schedule,
     guard: Schedule,
+    /// Endpoints to open as soon as their policy is known, and until when that is waited for. Bounded by the callers,
+    /// each of whom waits for one.
+    waiting: Vec<(Request, Instant)>,
     status: watch::Sender<Status>,
 }
 
@@ -49,7 +53,7 @@ impl Worker {
         let table = Schedule::new(now, options.timing.check);
         let guard = Schedule::new(now, options.timing.guard);
         let desired = Desired::default();
-        (Self { inbox, options, desired, active: false, socket: None, table, guard, status }, seen)
+        (Self { inbox, options, desired, active: false, socket: None, table, guard, waiting: Vec::new(), status }, seen)
     }
 
     /// Works until `stop` is cancelled or every [`super::Dataplane`] is dropped. Leaves the kernel as it is.
@@ -63,6 +67,7 @@ impl Worker {
             }
             let own = self.socket.as_ref().map_or(0, Socket::port);
             let mut due = self.table.due.min(self.guard.due);
+            due = self.waiting.iter().map(|(_, until)| *until).fold(due, Instant::min);
             if monitor.is_none() {
                 due = due.min(subscribe_at);
             }
@@ -122,12 +127,53 @@ impl Worker {
         if self.guard.due <= now {
             self.assert_guard().await;
         }
+        self.give_up_waiting(now);
     }
 
     async fn serve(&mut self, request: Request) {
+        if self.must_wait(&request.verb) {
+            self.waiting.push((request, Instant::now() + self.options.timing.policy));
+            return;
+        }
         let outcome = self.perform(&request.verb).await;
+        let told = matches!(request.verb, Verb::Policy(_));
         // A caller that gave up is not told.
         let _ = request.answer.send(outcome);
+        if told {
+            self.serve_waiting().await;
+        }
+    }
+
+    /// Whether the verb opens an endpoint whose policy is not known. Before the table is in force nobody waits: the
+    /// endpoint stays closed until its policy comes.
+    fn must_wait(&self, verb: &Verb) -> bool {
+        let unknown =
+            matches!(verb, Verb::AddEndpoint(iface) if !self.desired.policy.knows(iface));
+        unknown && self.active && self.desired.check(verb).is_ok()
+    }
+
+    async fn serve_waiting(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for (request, until) in waiting {
+            if self.must_wait(&request.verb) {
+                self.waiting.push((request, until));
+            } else if !request.answer.is_closed() {
+                let outcome = self.perform(&request.verb).await;
+                let _ = request.answer.send(outcome);
+            }
+        }
+    }
+
+    fn give_up_waiting(&mut self, now: Instant) {
+        let within = self.options.timing.policy;
+        let (over, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|(_, until)| *until <= now);
+        self.waiting = waiting;
+        let over: Vec<(Request, Instant)> = over;
+        for (request, _) in over {
+            if let Verb::AddEndpoint(iface) = request.verb {
+                let _ = request.answer.send(Err(DataplaneError::NoPolicy { iface, within }));
+            }
+        }
     }
 
     async fn perform(&mut self, verb: &Verb) -> Result<(), DataplaneError> {
@@ -140,6 +186,7 @@ impl Worker {
             }
             Verb::Resync => self.resync().await,
             Verb::RemoveAll => self.remove_all().await,
+            Verb::Policy(changes) => self.change_policy(changes).await,
             change => self.change(change).await,
         }
     }
@@ -149,15 +196,13 @@ impl Worker {
     async fn change(&mut self, verb: &Verb) -> Result<(), DataplaneError> {
         self.desired.check(verb)?;
         let parts = Desired::parts(verb);
-        let entries = |desired: &Desired| -> render::Entries {
-            parts.iter().flat_map(|part| render::entries(desired, part)).collect()
-        };
-        let before = entries(&self.desired);
+        let before = render::entries_of(&self.desired, &parts);
         let inverse = self.desired.apply(verb);
         if !self.active {
             return Ok(());
         }
-        let batch = delta::elements(&render::table_id(), &before, &entries(&self.desired));
+        let after = render::entries_of(&self.desired, &parts);
+        let batch = delta::elements(&render::table_id(), &before, &after);
         let Err(first) = self.commit(&batch).await else { return Ok(()) };
         log::info!("{first}; comparing the whole table");
         let outcome = self.resync().await;
@@ -165,6 +210,22 @@ impl Worker {
             self.desired.apply(&inverse);
         }
         outcome
+    }
+
+    /// Records what changed about policy and commits it. If that fails, all is compared; if that fails too, the kernel
+    /// keeps what it has, and it is tried again.
+    async fn change_policy(&mut self, changes: &Changes) -> Result<(), DataplaneError> {
+        let batches = policy::switch(&mut self.desired, changes, self.options.marks);
+        if !self.active {
+            return Ok(());
+        }
+        for batch in batches {
+            if let Err(first) = self.commit(&batch).await {
+                log::info!("{first}; comparing the whole table");
+                return self.resync().await;
+            }
+        }
+        Ok(())
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), NftError> {
@@ -221,16 +282,22 @@ impl Worker {
         for _ in 0..ATTEMPTS {
             let socket = self.socket()?;
             let (actual, generation) = socket.dump(&id).await?;
-            let Some(Repair { batch, findings: found }) = delta::repair(&id, &desired, actual.as_ref())
+            let Some(Repair { batch, findings: found, again }) =
+                delta::repair(&id, &desired, actual.as_ref())
             else {
                 return Ok(findings);
             };
-            findings = found;
             match socket.commit_at(&batch, generation).await {
-                Ok(()) => return Ok(findings),
+                Ok(()) => {
+                    findings.extend(found);
+                    if !again {
+                        return Ok(findings);
+                    }
+                }
                 Err(NftError::Stale) => {}
                 Err(NftError::Refused { operation, why, .. }) => {
                     log::info!("{operation}: {why}; replacing the whole table");
+                    findings.extend(found);
                     break;
                 }
                 Err(other) => return Err(other),

@@ -9,14 +9,18 @@ mod cidr;
 mod cluster;
 mod endpoint;
 mod handle;
+mod host_endpoint;
 mod id;
 mod ipam_config;
 pub mod key;
 mod meta;
+mod network_set;
 mod node;
+mod policy;
 mod pool;
 mod profile;
 mod reservation;
+mod rule;
 
 pub use affinity::{AffinityState, BlockAffinity};
 pub use block::{AllocationAttribute, AllocationBlock};
@@ -24,13 +28,17 @@ pub use cidr::{Cidr, CidrError, IpVersion};
 pub use cluster::{ClusterInformationSpec, TierSpec};
 pub use endpoint::{WorkloadEndpointSpec, endpoint_name, endpoint_name_prefix, parse_endpoint_name};
 pub use handle::IpamHandle;
+pub use host_endpoint::{EndpointPort, HostEndpointSpec};
 pub use id::{EndpointId, HandleId, IdError, IfaceName, MacAddress, NetworkId, NodeName, is_resource_name};
 pub use ipam_config::IpamConfig;
 pub use meta::{Kind, ObjectMeta, Resource};
+pub use network_set::{GlobalNetworkSetSpec, NetworkSetSpec};
 pub use node::{NodeBgpSpec, NodeSpec};
+pub use policy::{GlobalNetworkPolicySpec, NetworkPolicySpec};
 pub use pool::{EncapMode, IpPoolSpec};
-pub use profile::{EntityRule, ProfileSpec, Rule};
+pub use profile::ProfileSpec;
 pub use reservation::IpReservationSpec;
+pub use rule::{EntityRule, IcmpFields, NumberOrText, Rule, ServiceAccountMatch};
 
 /// The namespace and orchestrator under which every endpoint of this plugin stands, as the Go plugin's did.
 pub const ORCHESTRATOR: &str = "libnetwork";

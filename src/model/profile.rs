@@ -1,6 +1,7 @@
 //! Profile: the rules and labels that every endpoint of a network shares.
 
 use super::meta::Kind;
+use super::rule::Rule;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -26,35 +27,6 @@ pub struct ProfileSpec {
 impl Kind for ProfileSpec {
     const KIND: &'static str = "Profile";
     const PLURAL: &'static str = "profiles";
-}
-
-/// One rule; only what this plugin writes has a field, everything else is kept as it came.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rule {
-    /// `Allow`, `Deny`, `Log` or `Pass`.
-    pub action: String,
-    /// Where the traffic comes from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<EntityRule>,
-    /// Where the traffic goes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destination: Option<EntityRule>,
-    /// Fields that this version does not use; they survive a rewrite.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
-}
-
-/// One side of a rule.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EntityRule {
-    /// Selector over endpoints and network sets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<String>,
-    /// Fields that this version does not use; they survive a rewrite.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
 }
 
 #[cfg(test)]

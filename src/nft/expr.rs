@@ -70,6 +70,8 @@ numbered! {
     CtKey {
         /// State as a bit mask, 4 bytes host-endian: 1 invalid, 2 established, 4 related, 8 new, 64 untracked.
         State = 0,
+        /// `IPS_*` as a bit mask, 4 bytes host-endian: 32 says that the destination was translated.
+        Status = 2,
     }
 }
 

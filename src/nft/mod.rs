@@ -13,6 +13,7 @@
 
 mod attr;
 mod batch;
+mod compare;
 mod decode;
 mod encode;
 mod encode_expr;

@@ -1,6 +1,7 @@
 //! What a table holds: chains, sets and maps with their elements, rules.
 
 use super::{Rule, Verdict};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -213,13 +214,26 @@ pub struct Set {
     pub interval: bool,
 }
 
-/// Key of an element.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Key of an element. Of equal values the end of one interval comes before the start of the next: in that order the
+/// kernel takes adjacent intervals (`nft_set_rbtree.c`: a start after a start without end between them overlaps).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ElementKey {
     /// The value.
     pub bytes: Vec<u8>,
     /// In an interval set: this is the first value *after* an interval.
     pub end: bool,
+}
+
+impl Ord for ElementKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes.cmp(&other.bytes).then(other.end.cmp(&self.end))
+    }
+}
+
+impl PartialOrd for ElementKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// What an element maps to.

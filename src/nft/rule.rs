@@ -47,7 +47,7 @@ impl Rule {
         self.chain == other.chain && self.comment == other.comment && plain(self) == plain(other)
     }
 
-    fn then(mut self, exprs: impl IntoIterator<Item = Expr>) -> Self {
+    pub(super) fn then(mut self, exprs: impl IntoIterator<Item = Expr>) -> Self {
         self.exprs.extend(exprs);
         self
     }
@@ -135,7 +135,7 @@ impl Rule {
 
     /// Loads source (`dnat` end: destination) address of the IP header; guard with [`Rule::family`] first.
     #[must_use]
-    fn load_address(self, family: Family, source: bool, dreg: Reg) -> Self {
+    pub(super) fn load_address(self, family: Family, source: bool, dreg: Reg) -> Self {
         let (offset, len) = match (family, source) {
             (Family::Ip6, true) => (8, 16),
             (Family::Ip6, false) => (24, 16),
@@ -210,7 +210,7 @@ impl Rule {
         self.then([load]).any_bit(bits)
     }
 
-    fn any_bit(self, bits: u32) -> Self {
+    pub(super) fn any_bit(self, bits: u32) -> Self {
         let zero = vec![0; 4];
         self.then([
             Expr::Bitwise {

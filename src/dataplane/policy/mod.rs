@@ -1,0 +1,73 @@
+//! Calico's policy as objects of our table. Pure.
+//!
+//! | object | what it stands for |
+//! |---|---|
+//! | set `sel-<id>-4`, `-6` | addresses of what a selector matches |
+//! | set `np-<id>-4`, `-6` | named ports: address, protocol, port |
+//! | set `nets-<id>`, `ports-<id>` | prefixes or ports written out in rules |
+//! | chain `pol-in-<id>`, `pol-out-`, `prof-in-`, `prof-out-` | rules of a policy or profile |
+//! | chain `shape-from-<id>`, `shape-to-` | what is asked about the packets of all endpoints that have the same rules |
+//!
+//! What the policy graph says is kept as it says it, and rendered where it changed; so the whole table, for a
+//! comparison, and a change of it, for a commit, come from the same functions.
+
+mod list;
+mod set;
+mod shape;
+mod steps;
+
+pub(super) use steps::switch;
+
+use super::Marks;
+use crate::model::IfaceName;
+use crate::nft::{Chain, SetContents, Table};
+use crate::policy::{Direction, Element, EndpointShapes, RuleList, RuleListId, SetId, SetKind, Shape, ShapeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Everything that the policy graph has told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct PolicyState {
+    sets: BTreeMap<SetId, (SetKind, BTreeSet<Element>)>,
+    lists: BTreeMap<RuleListId, Arc<RuleList>>,
+    shapes: BTreeMap<ShapeId, Arc<Shape>>,
+    endpoints: BTreeMap<Arc<str>, EndpointShapes>,
+    /// Sets written out in rules, each with the number of lists that mention it.
+    literals: BTreeMap<String, (SetContents, usize)>,
+}
+
+impl PolicyState {
+    /// Whether the policy of an endpoint is known.
+    pub(super) fn knows(&self, iface: &IfaceName) -> bool {
+        self.endpoints.contains_key(iface.as_str())
+    }
+
+    /// The chain that decides about an endpoint's packets. `None` if its policy is not known: then it is closed.
+    pub(super) fn shape_chain(&self, iface: &IfaceName, direction: Direction) -> Option<String> {
+        let id = self.endpoints.get(iface.as_str())?.shape(direction);
+        self.shapes.contains_key(id).then(|| shape::chain(id, direction))
+    }
+
+    /// Adds all of it to the table.
+    pub(super) fn extend(&self, table: &mut Table, marks: Marks) {
+        for (id, (kind, members)) in &self.sets {
+            for version in set::VERSIONS {
+                let definition = set::definition(id, *kind, version);
+                let of_family = members.iter().filter(|member| member.version() == version);
+                let elements =
+                    of_family.flat_map(set::elements).map(|element| (element.key, element.data)).collect();
+                table.sets.insert(definition.name.clone(), SetContents { set: definition, elements });
+            }
+        }
+        for (name, (contents, _)) in &self.literals {
+            table.sets.insert(name.clone(), contents.clone());
+        }
+        let lists = self.lists.iter().map(|(id, rules)| (list::chain(id), list::render(id, rules, marks).rules));
+        let shapes =
+            self.shapes.iter().map(|(id, it)| (shape::chain(id, it.direction), shape::render(id, it, marks)));
+        for (name, rules) in lists.chain(shapes) {
+            table.chains.insert(name.clone(), Chain { name: name.clone(), base: None });
+            table.rules.insert(name, rules);
+        }
+    }
+}
