@@ -17,11 +17,13 @@
 //! | [`docker`] | client of the Docker API, for background tasks only |
 //! | [`gc`] | finds and collects what nobody owns any more |
 //! | [`cluster`] | what a Calico cluster needs before its first endpoint: Node, tiers, default pools |
+//! | [`admin`] | the administrator's socket: datastore and policy for the commands |
 //! | [`app`] | builds the parts, starts the tasks, waits, drains |
 //! | [`cli`] | the administrator's door |
 //!
 //! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod cluster;

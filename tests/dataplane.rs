@@ -695,7 +695,10 @@ fn what_others_change_in_our_table_is_repaired_at_once() {
             "nft flush ruleset",
             "nft delete table inet calico-docker",
             "nft 'delete element inet calico-docker from-wl { \"cali1\" }'",
-            &format!("nft 'add element inet calico-docker to-wl {{ \"cali9\" : goto {} }}'", chain("shape-to")),
+            &format!(
+                "nft 'add element inet calico-docker to-wl {{ \"cali9\" : goto {} }}'",
+                chain("shape-to")
+            ),
             &format!("nft flush chain inet calico-docker {}", chain("shape-from")),
             &format!("nft flush chain inet calico-docker {}", chain("prof-in")),
             &format!("nft 'insert rule inet calico-docker {} drop'", chain("prof-out")),

@@ -88,8 +88,7 @@ pub(super) async fn build(
     let bridges = super::tasks::bridges_by_name(&*host).await;
     let bridges: Vec<IfaceName> = bridges.iter().filter_map(|name| IfaceName::new(name).ok()).collect();
     persist(key, || dataplane.set_docker_bridges(&bridges)).await;
-    let policy =
-        persist(key, || PolicyFeed::start(store.clone(), dataplane.clone(), &options.node)).await;
+    let policy = persist(key, || PolicyFeed::start(store.clone(), dataplane.clone(), &options.node)).await;
     // Only now, when it knows all endpoints, their policy, pools and ports: what a former process left in force is adopted in one
     // step, and no packet of a running container sees anything in between.
     persist(key, || dataplane.ensure()).await;

@@ -247,8 +247,7 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
 }
 
 fn rules(options: &Options) -> Vec<Rule> {
-    [prerouting(options), published(), forward(options), input(options), postrouting()]
-        .concat()
+    [prerouting(options), published(), forward(options), input(options), postrouting()].concat()
 }
 
 /// Nobody outside may bring our marks along, and no endpoint may send under an address that is not routed to it

@@ -53,7 +53,20 @@ impl Worker {
         let table = Schedule::new(now, options.timing.check);
         let guard = Schedule::new(now, options.timing.guard);
         let desired = Desired::default();
-        (Self { inbox, options, desired, active: false, socket: None, table, guard, waiting: Vec::new(), status }, seen)
+        (
+            Self {
+                inbox,
+                options,
+                desired,
+                active: false,
+                socket: None,
+                table,
+                guard,
+                waiting: Vec::new(),
+                status,
+            },
+            seen,
+        )
     }
 
     /// Works until `stop` is cancelled or every [`super::Dataplane`] is dropped. Leaves the kernel as it is.
@@ -147,8 +160,7 @@ impl Worker {
     /// Whether the verb opens an endpoint whose policy is not known. Before the table is in force nobody waits: the
     /// endpoint stays closed until its policy comes.
     fn must_wait(&self, verb: &Verb) -> bool {
-        let unknown =
-            matches!(verb, Verb::AddEndpoint(iface) if !self.desired.policy.knows(iface));
+        let unknown = matches!(verb, Verb::AddEndpoint(iface) if !self.desired.policy.knows(iface));
         unknown && self.active && self.desired.check(verb).is_ok()
     }
 
@@ -166,7 +178,8 @@ impl Worker {
 
     fn give_up_waiting(&mut self, now: Instant) {
         let within = self.options.timing.policy;
-        let (over, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|(_, until)| *until <= now);
+        let (over, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(_, until)| *until <= now);
         self.waiting = waiting;
         let over: Vec<(Request, Instant)> = over;
         for (request, _) in over {

@@ -164,9 +164,7 @@ impl Matcher<'_> {
 
     fn ports(&mut self, rule: Rule, term: &Term<'_>, invert: bool) -> Rule {
         match (term, self.version) {
-            (Term::Ranges([single]), _) => {
-                rule.port_between(self.from, (single.first, single.last), invert)
-            }
+            (Term::Ranges([single]), _) => rule.port_between(self.from, (single.first, single.last), invert),
             (Term::Ranges(ranges), _) => {
                 let name = self.literal(set::of_ports(ranges));
                 rule.port_in(self.from, &name, invert)

@@ -21,7 +21,9 @@ pub(super) use steps::switch;
 use super::Marks;
 use crate::model::IfaceName;
 use crate::nft::{Chain, SetContents, Table};
-use crate::policy::{Direction, Element, EndpointShapes, RuleList, RuleListId, SetId, SetKind, Shape, ShapeId};
+use crate::policy::{
+    Direction, Element, EndpointShapes, RuleList, RuleListId, SetId, SetKind, Shape, ShapeId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -62,7 +64,8 @@ impl PolicyState {
         for (name, (contents, _)) in &self.literals {
             table.sets.insert(name.clone(), contents.clone());
         }
-        let lists = self.lists.iter().map(|(id, rules)| (list::chain(id), list::render(id, rules, marks).rules));
+        let lists =
+            self.lists.iter().map(|(id, rules)| (list::chain(id), list::render(id, rules, marks).rules));
         let shapes =
             self.shapes.iter().map(|(id, it)| (shape::chain(id, it.direction), shape::render(id, it, marks)));
         for (name, rules) in lists.chain(shapes) {

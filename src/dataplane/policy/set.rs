@@ -69,8 +69,7 @@ pub(super) fn of_nets(nets: &[Cidr], version: IpVersion) -> SetContents {
 
 /// The set of the ports that a rule lists.
 pub(super) fn of_ports(ranges: &[PortRange]) -> SetContents {
-    let content: Vec<String> =
-        ranges.iter().map(|range| format!("{}-{}", range.first, range.last)).collect();
+    let content: Vec<String> = ranges.iter().map(|range| format!("{}-{}", range.first, range.last)).collect();
     let members = ranges.iter().flat_map(|range| {
         let end = range.last.checked_add(1).map(|next| nft::Element {
             key: ElementKey { bytes: next.to_be_bytes().to_vec(), end: true },

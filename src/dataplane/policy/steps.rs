@@ -45,16 +45,13 @@ pub(in super::super) fn switch(desired: &mut Desired, changes: &Changes, marks: 
     let additions = [sets, chains, rules].concat();
     let visible = [edits, dispatch, emptied, dropped, dropped_sets].concat();
     let batches = if new_shapes { vec![additions, visible] } else { vec![[additions, visible].concat()] };
-    batches
-        .into_iter()
-        .filter(|ops| !ops.is_empty())
-        .map(|ops| Batch { table: id.clone(), ops })
-        .collect()
+    batches.into_iter().filter(|ops| !ops.is_empty()).map(|ops| Batch { table: id.clone(), ops }).collect()
 }
 
 fn add_set(contents: &SetContents) -> Vec<Op> {
     let add = Op::AddSet(contents.set.clone());
-    let elements = contents.elements.keys().cloned().map(|key| crate::nft::Element { key, data: None }).collect();
+    let elements =
+        contents.elements.keys().cloned().map(|key| crate::nft::Element { key, data: None }).collect();
     let fill = Op::AddElements { set: contents.set.name.clone(), elements };
     if contents.elements.is_empty() { vec![add] } else { vec![add, fill] }
 }
@@ -124,7 +121,13 @@ impl PolicyState {
     }
 
     /// A list has these rules now, or none.
-    fn change_list(&mut self, id: &RuleListId, rules: Option<&Arc<RuleList>>, marks: Marks, parts: &mut Parts) {
+    fn change_list(
+        &mut self,
+        id: &RuleListId,
+        rules: Option<&Arc<RuleList>>,
+        marks: Marks,
+        parts: &mut Parts,
+    ) {
         let name = list::chain(id);
         let old = match rules {
             Some(rules) => self.lists.insert(id.clone(), Arc::clone(rules)),
