@@ -13,6 +13,7 @@
 //! | [`nft`] | nf_tables over netlink |
 //! | [`dataplane`] | the host's packet filter and NAT, kept as they should be |
 //! | [`driver`] | what Docker's calls mean |
+//! | [`resource`] | resources as people write and read them: checked, completed, written |
 //! | [`server`] | the plugin sockets |
 //! | [`docker`] | client of the Docker API, for background tasks only |
 //! | [`gc`] | finds and collects what nobody owns any more |
@@ -39,6 +40,7 @@ pub mod net;
 pub mod nft;
 pub mod policy;
 pub mod protocol;
+pub mod resource;
 pub mod selector;
 pub mod server;
 pub mod store;
