@@ -14,6 +14,8 @@ mod crash;
 mod engine;
 #[path = "docker/network.rs"]
 mod network;
+#[path = "docker/policy.rs"]
+mod policy;
 #[path = "docker/refusal.rs"]
 mod refusal;
 #[path = "docker/scale.rs"]

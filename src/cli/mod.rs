@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod ipam;
 mod policy;
 mod resources;
 mod rules;
@@ -52,6 +53,9 @@ enum Command {
     /// Tell which policy applies to a container, and what it decides
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Tell how full pools are and who has an address
+    #[command(subcommand)]
+    Ipam(ipam::Addresses),
 }
 
 /// Runs the command that the process was started with.
@@ -84,6 +88,7 @@ async fn ask(command: Command, session: Session) -> Result<(), Failure> {
         Command::Replace(arguments) => resources::write(session, Verb::Replace, arguments).await,
         Command::Delete(arguments) => resources::delete(session, arguments).await,
         Command::Policy(question) => policy::run(session, question).await,
+        Command::Ipam(question) => ipam::run(session, question).await,
         Command::Serve | Command::Check | Command::Cleanup => Ok(()),
     }
 }

@@ -225,6 +225,9 @@ async fn describe_list(session: &Session, text: &mut String, list: &ListReport, 
                 let _ = writeln!(text, "      no rules");
             }
         }
+        Ok(None) if list.name == "projectcalico-default-allow" => {
+            let _ = writeln!(text, "      1. Allow");
+        }
         Ok(None) => {
             let _ = writeln!(text, "      it is not in the datastore");
         }

@@ -159,12 +159,11 @@ pub(super) async fn write(session: Session, verb: Verb, arguments: Write) -> Res
     let documents = documents_of(&arguments.filename)?;
     let mut wrong = Vec::new();
     for document in &documents {
-        wrong.extend(
-            resource::check(document).iter().map(|problem| format!("{}: {problem}", document.title())),
-        );
-        for doubt in resource::doubts(document) {
-            complain(&format!("mind: {} {doubt}", document.title()));
+        let (title, problems) = (document.title(), resource::check(document));
+        if problems.is_empty() {
+            resource::doubts(document).iter().for_each(|doubt| complain(&format!("mind: {title} {doubt}")));
         }
+        wrong.extend(problems.iter().map(|problem| format!("{title}: {problem}")));
     }
     if !wrong.is_empty() {
         return Err(Failure::Failed(format!("{}\nnothing was written", wrong.join("\n"))));
