@@ -14,15 +14,18 @@
 //! | [`nft`] | nf_tables over netlink |
 //! | [`dataplane`] | the host's packet filter and NAT, kept as they should be |
 //! | [`driver`] | what Docker's calls mean |
+//! | [`resource`] | resources as people write and read them: checked, completed, written |
 //! | [`server`] | the plugin sockets |
 //! | [`docker`] | client of the Docker API, for background tasks only |
 //! | [`gc`] | finds and collects what nobody owns any more |
 //! | [`cluster`] | what a Calico cluster needs before its first endpoint: Node, tiers, default pools |
+//! | [`admin`] | the administrator's socket: datastore and policy for the commands |
 //! | [`app`] | builds the parts, starts the tasks, waits, drains |
 //! | [`cli`] | the administrator's door |
 //!
 //! `ARCHITECTURE.md` holds the layering table; `tests/architecture.rs` checks every import against it.
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod cluster;
@@ -38,6 +41,7 @@ pub mod net;
 pub mod nft;
 pub mod policy;
 pub mod protocol;
+pub mod resource;
 pub mod selector;
 pub mod server;
 pub mod store;

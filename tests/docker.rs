@@ -8,6 +8,8 @@
     reason = "a failed expectation is a failed test, and the skip line goes to the runner's output"
 )]
 
+#[path = "docker/apply.rs"]
+mod apply;
 #[path = "docker/crash.rs"]
 mod crash;
 #[path = "support/engine.rs"]

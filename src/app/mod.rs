@@ -8,6 +8,7 @@
 //! A task that ends by itself ends the process (exit code 70): dockerd starts the plugin again, which reads everything
 //! back. At the stop the kernel's state stays, so that a restart of the plugin cuts no traffic.
 
+mod admin;
 mod explain;
 mod firewall;
 mod gate;
@@ -20,6 +21,7 @@ pub use explain::explain;
 pub use node_name::node_name;
 pub(crate) use start::{dataplane_options, open_local, open_store};
 
+use crate::admin::{AdminParts, policy_desk};
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::server::{self, Server, ServerError};
@@ -88,6 +90,9 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     let (gate, key) = Gate::new(options.scopes, config.request_timeout);
     supervisor.spawn("server", server.serve(Arc::new(gate), shutdown.clone()));
 
+    let admin = admin::spawn(&mut supervisor, &config, &shutdown);
+    let (desk, inbox) = policy_desk();
+    let mut inbox = Some(inbox);
     let (dataplane, worker) = Dataplane::new(start::dataplane_options(&config));
     let stop_worker = shutdown.clone();
     supervisor.spawn("dataplane", async move {
@@ -96,15 +101,15 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     });
     let building = start::build(&config, options, dataplane, &key);
     tokio::pin!(building);
-    let mut built = false;
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             error = supervisor.failed() => break Some(error),
-            (parts, policy) = &mut building, if !built => {
-                built = true;
-                tasks::spawn_policy(&mut supervisor, policy, &shutdown);
+            (parts, policy) = &mut building, if inbox.is_some() => {
+                let Some(inbox) = inbox.take() else { continue };
+                tasks::spawn_policy(&mut supervisor, policy, inbox, &shutdown);
+                admin.send_replace(Some(AdminParts { store: parts.store.clone(), policy: desk.clone() }));
                 key.open(parts.drivers.clone());
                 log::info!("ready");
                 tasks::spawn(&mut supervisor, &config, parts, &shutdown);

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! list, then watch -> Update -> Graph -> Changes -> dataplane
+//!            the administrator's questions -+
 //! ```
 //!
 //! While the datastore is away the last state stays in force. After a gap everything is listed again, and what is no
 //! longer there is deleted.
 
+use crate::admin::PolicyInbox;
 use crate::dataplane::Dataplane;
 use crate::model::{NodeName, ORCHESTRATOR, WorkloadEndpointSpec, endpoint_name_prefix, key};
 use crate::policy::{Graph, Update};
@@ -63,17 +65,17 @@ impl PolicyFeed {
         Ok(feed)
     }
 
-    /// Follows the datastore for ever.
-    pub(super) async fn run(mut self) {
+    /// Follows the datastore, and answers questions, for ever.
+    pub(super) async fn run(mut self, mut inbox: PolicyInbox) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
-            match self.follow(&mut backoff).await {
+            match self.follow(&mut backoff, &mut inbox).await {
                 Ok(()) => log::debug!("policy is listed again: the watch ended"),
                 Err(StoreError::Compacted { .. }) => log::debug!("policy is listed again"),
                 Err(error) => log::warn!("policy stays as it is for a moment: {error}"),
             }
             loop {
-                backoff.pause().await;
+                self.pause(&mut backoff, &mut inbox).await;
                 match self.list().await {
                     Ok(()) => break,
                     Err(error) => log::warn!("policy stays as it is: {error}"),
@@ -82,9 +84,30 @@ impl PolicyFeed {
         }
     }
 
-    async fn follow(&mut self, backoff: &mut Backoff) -> Result<(), StoreError> {
+    /// Pauses; questions are answered meanwhile.
+    async fn pause(&self, backoff: &mut Backoff, inbox: &mut PolicyInbox) {
+        let pause = backoff.pause();
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return,
+                request = inbox.next() => request.answer(&self.graph),
+            }
+        }
+    }
+
+    async fn follow(&mut self, backoff: &mut Backoff, inbox: &mut PolicyInbox) -> Result<(), StoreError> {
         let mut events = self.store.watch(key::RESOURCE_ROOT, self.revision);
-        while let Some(first) = events.next().await {
+        loop {
+            let first = tokio::select! {
+                biased;
+                event = events.next() => event,
+                request = inbox.next() => {
+                    request.answer(&self.graph);
+                    continue;
+                }
+            };
+            let Some(first) = first else { return Ok(()) };
             let mut urgent = self.take(first?);
             let (mut taken, due) = (1, self.applied + APART);
             while !urgent && taken < MOST {
@@ -107,7 +130,6 @@ impl PolicyFeed {
             self.apply().await;
             backoff.reset();
         }
-        Ok(())
     }
 
     /// Tells the graph of a change. Says whether somebody waits for it: a container that is being started.

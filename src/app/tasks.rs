@@ -2,6 +2,7 @@
 
 use super::policy::PolicyFeed;
 use super::start::Parts;
+use crate::admin::PolicyInbox;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::docker::DockerClient;
@@ -51,8 +52,13 @@ pub(super) fn spawn(
 
 /// Starts the task that keeps policy in step with the datastore; before calls are answered, because endpoints wait for
 /// it.
-pub(super) fn spawn_policy(supervisor: &mut Supervisor, policy: PolicyFeed, shutdown: &CancellationToken) {
-    supervisor.spawn("policy", stoppable(shutdown.clone().cancelled_owned(), policy.run()));
+pub(super) fn spawn_policy(
+    supervisor: &mut Supervisor,
+    policy: PolicyFeed,
+    inbox: PolicyInbox,
+    shutdown: &CancellationToken,
+) {
+    supervisor.spawn("policy", stoppable(shutdown.clone().cancelled_owned(), policy.run(inbox)));
 }
 
 /// A task that runs for ever, and ends in order when it is told to.

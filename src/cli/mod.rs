@@ -2,10 +2,19 @@
 
 mod check;
 mod cleanup;
+mod ipam;
+mod policy;
+mod resources;
+mod rules;
 mod serve;
+mod session;
+mod table;
+mod target;
 
 use crate::config::{Config, ConfigError, Environment, SETTINGS};
+use crate::resource::Verb;
 use clap::{Parser, Subcommand};
+use session::{Failure, Session};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -31,6 +40,22 @@ enum Command {
     /// Remove everything this plugin made in the kernel: packet filter, interfaces, routes; networks and addresses stay
     /// in the datastore
     Cleanup,
+    /// Print Calico's resources
+    Get(resources::Get),
+    /// Make resources, or put them in the place of those that exist
+    Apply(resources::Write),
+    /// Make resources that do not exist yet
+    Create(resources::Write),
+    /// Put resources in the place of those that exist
+    Replace(resources::Write),
+    /// Delete resources
+    Delete(resources::Delete),
+    /// Tell which policy applies to a container, and what it decides
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Tell how full pools are and who has an address
+    #[command(subcommand)]
+    Ipam(ipam::Addresses),
 }
 
 /// Runs the command that the process was started with.
@@ -50,6 +75,21 @@ pub fn run() -> ExitCode {
         },
         Command::Check => with_config(check::run),
         Command::Cleanup => with_config(cleanup::run),
+        asking => with_config(|config| session::run(config, |session| ask(asking, session))),
+    }
+}
+
+/// Runs a command that works on the datastore or asks the daemon.
+async fn ask(command: Command, session: Session) -> Result<(), Failure> {
+    match command {
+        Command::Get(arguments) => resources::get(session, arguments).await,
+        Command::Apply(arguments) => resources::write(session, Verb::Apply, arguments).await,
+        Command::Create(arguments) => resources::write(session, Verb::Create, arguments).await,
+        Command::Replace(arguments) => resources::write(session, Verb::Replace, arguments).await,
+        Command::Delete(arguments) => resources::delete(session, arguments).await,
+        Command::Policy(question) => policy::run(session, question).await,
+        Command::Ipam(question) => ipam::run(session, question).await,
+        Command::Serve | Command::Check | Command::Cleanup => Ok(()),
     }
 }
 

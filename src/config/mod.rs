@@ -171,6 +171,12 @@ impl Places {
         ["calico.sock", "calico-ipam.sock"].map(|name| self.host_run.join(V1_FOLDER).join(name))
     }
 
+    /// The socket over which the commands of this binary ask the daemon.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.host_run.join("calico-libnetwork/admin.sock")
+    }
+
     /// The lock that all programs of the old iptables on the host share.
     #[must_use]
     pub fn xtables_lock(&self) -> PathBuf {

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 pub struct ContainerSummary {
     /// Container ID.
     pub id: String,
+    /// Names, each with a `/` in front.
+    pub names: Option<Vec<String>>,
     /// `running`, `created`, `exited`, `paused`, `restarting`, `removing` or `dead`.
     pub state: String,
     /// Its networks.
@@ -58,6 +60,13 @@ impl ContainerSummary {
     #[must_use]
     pub fn is_running(&self) -> bool {
         matches!(self.state.as_str(), "running" | "paused" | "restarting")
+    }
+
+    /// Whether a word of the command line means it: its name, its ID, or how its ID begins.
+    #[must_use]
+    pub fn is_called(&self, word: &str) -> bool {
+        let names = self.names.iter().flatten().any(|name| name.trim_start_matches('/') == word);
+        names || (word.len() >= 4 && self.id.starts_with(word))
     }
 
     /// The container's endpoints.

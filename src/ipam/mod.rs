@@ -36,7 +36,7 @@ mod time;
 mod usage;
 
 pub use affinity::AffinityReleased;
-pub use block::{Allocation, BlockError};
+pub use block::{Allocation, BlockError, is_block_size};
 pub use error::{IpamError, Shortage};
 pub use pools::Pool;
 pub use reserved::{Allowed, Reserved};

@@ -23,7 +23,7 @@ use crate::protocol::{Request, Response};
 use connection::Shared;
 use dispatch::Dispatcher;
 use futures::future::{BoxFuture, join_all};
-use socket::Socket;
+pub(crate) use socket::{Listener, Socket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

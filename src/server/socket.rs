@@ -31,7 +31,7 @@ impl FileId {
 
 /// The file of a socket; removed on drop if it is still ours.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     id: FileId,
 }
@@ -49,22 +49,22 @@ impl Drop for SocketFile {
 
 /// A bound socket. The file goes before the listener does, so that nobody is refused by a socket that is still there.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     file: SocketFile,
     listener: UnixListener,
 }
 
 /// A socket that the runtime watches.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     /// Owns the path.
-    pub(super) file: SocketFile,
+    pub(crate) file: SocketFile,
     /// Accepts.
-    pub(super) listener: tokio::net::UnixListener,
+    pub(crate) listener: tokio::net::UnixListener,
 }
 
 impl Socket {
-    pub(super) fn bind(path: &Path) -> Result<Self, ServerError> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, ServerError> {
         make_folder(path)?;
         let failed = |source| ServerError::Bind { path: path.to_owned(), source };
         for _ in 0..ATTEMPTS {
@@ -82,7 +82,7 @@ impl Socket {
         Err(ServerError::Busy(path.to_owned()))
     }
 
-    pub(super) fn listen(self) -> Result<Listener, ServerError> {
+    pub(crate) fn listen(self) -> Result<Listener, ServerError> {
         let Self { file, listener } = self;
         match tokio::net::UnixListener::from_std(listener) {
             Ok(listener) => Ok(Listener { file, listener }),

@@ -222,6 +222,15 @@ fn published_ports_follow_the_gateway_from_network_to_network() {
     engine.assert_back_to(&before);
 }
 
+/// With the default route on the bridge, what the container calls goes out there, under an address that the profile of
+/// our network does not know (README, limits). It is reached all the same.
+fn meet_ours(one: &Container<'_>, peer: &Container<'_>) {
+    match default_device(one).starts_with("cali") {
+        true => meet_v4(one, peer, "calico"),
+        false => peer.reaches(&one.v4("calico")),
+    }
+}
+
 /// Docker gives the default route to the network whose name sorts first, so a bridge of each kind has both cases.
 #[test]
 fn a_container_on_a_network_of_ours_and_a_bridge_is_reached_on_both_with_its_ports() {
@@ -239,11 +248,11 @@ fn a_container_on_a_network_of_ours_and_a_bridge_is_reached_on_both_with_its_por
             engine.docker(&["network", "connect", second, one.name()]);
             let holds = default_device(&one);
             assert_eq!(holds.starts_with("cali"), bridge == "z-bridge", "{first}, {second}: {holds}");
-            meet_v4(&one, &ours, "calico");
+            meet_ours(&one, &ours);
             meet_v4(&one, &theirs, bridge);
             assert_eq!(call_port(&engine, HOST_V4, 8080), OUTSIDE_V4, "{first}, then {second}");
             engine.crash_plugin();
-            meet_v4(&one, &ours, "calico");
+            meet_ours(&one, &ours);
             engine.docker(&["network", "disconnect", first, one.name()]);
             let (peer, left) = if second == "calico" { (&ours, "calico") } else { (&theirs, bridge) };
             meet_v4(&one, peer, left);

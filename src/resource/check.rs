@@ -1,0 +1,380 @@
+//! What is wrong with a document, whatever else the datastore holds.
+
+use super::document::Document;
+use super::schema;
+use super::shape::Problems;
+use crate::model::{Cidr, IpVersion, is_resource_name};
+use crate::policy::{Graph, Update};
+use serde_json::{Map, Value};
+
+/// The profile that Calico makes up and never stores.
+const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
+
+/// Everything that is wrong with a document, one sentence for each field; nothing if it can be written.
+#[must_use]
+pub fn check(document: &Document) -> Vec<String> {
+    let mut problems = Problems::default();
+    name(document, &mut problems);
+    if let Some(metadata) = document.value.get("metadata") {
+        problems.fit("metadata", metadata, schema::METADATA);
+    }
+    if let Some(root) = document.value.as_object() {
+        for field in root.keys() {
+            if !["apiVersion", "kind", "metadata", "spec", "status"].contains(&field.as_str()) {
+                problems.say(field, "there is no such field");
+            }
+        }
+    }
+    match (document.value.get("spec"), schema::spec(document.kind)) {
+        (None, _) => problems.say("spec", "it is missing"),
+        (Some(spec @ Value::Object(_)), Some(shape)) => problems.fit("spec", spec, shape),
+        (Some(Value::Object(_)), None) => {}
+        (Some(_), _) => problems.say("spec", "an object is expected"),
+    }
+    // What has not the form of its field cannot be looked at further.
+    if problems.0.is_empty()
+        && let Some(spec) = document.spec()
+    {
+        match document.kind.word {
+            "NetworkPolicy" | "GlobalNetworkPolicy" => policy(spec, &mut problems),
+            "Profile" => rules(spec, &mut problems),
+            "IPPool" => super::pool::check(spec, &mut problems),
+            "Tier" => tier(document, spec, &mut problems),
+            "Node" => node(spec, &mut problems),
+            _ => {}
+        }
+    }
+    if problems.0.is_empty() {
+        problems.0.extend(refusals(document));
+    }
+    problems.0
+}
+
+fn name(document: &Document, problems: &mut Problems) {
+    let (name, kind) = (&document.name, document.kind.word);
+    if !is_resource_name(name) {
+        problems.say(
+            "metadata.name",
+            format!("up to 253 lower case letters, digits, '-' and '.' are expected, not {name:?}"),
+        );
+    }
+    match kind {
+        "Profile" if name == DEFAULT_ALLOW => {
+            problems.say("metadata.name", format!("{DEFAULT_ALLOW} is Calico's own and is never stored"));
+        }
+        "Profile" if name.starts_with("kns.") || name.starts_with("ksa.") => {
+            problems.say("metadata.name", "profiles with kns. or ksa. in front belong to Kubernetes");
+        }
+        "Tier" if name.contains('.') => {
+            problems
+                .say("metadata.name", "a tier's name has no '.', because it stands before names of policies");
+        }
+        "FelixConfiguration" if name != "default" && !name.starts_with("node.") => {
+            problems.say("metadata.name", "default is expected, or node. and the name of a node");
+        }
+        _ => {}
+    }
+}
+
+fn tier(document: &Document, spec: &Map<String, Value>, problems: &mut Problems) {
+    if document.name != "default" {
+        return;
+    }
+    if spec.get("order").and_then(Value::as_f64).is_some_and(|order| (order - 1_000_000.0).abs() > 0.0) {
+        problems.say("spec.order", "the order of tier default is 1000000 and cannot be changed");
+    }
+    if spec.get("defaultAction").and_then(Value::as_str).is_some_and(|action| action != "Deny") {
+        problems.say("spec.defaultAction", "that of tier default is Deny and cannot be changed");
+    }
+}
+
+fn node(spec: &Map<String, Value>, problems: &mut Problems) {
+    let Some(bgp) = spec.get("bgp").filter(|bgp| !bgp.is_null()) else { return };
+    for (field, version) in [("ipv4Address", IpVersion::V4), ("ipv6Address", IpVersion::V6)] {
+        let Some(value) = bgp.get(field).filter(|value| !value.is_null()) else { continue };
+        let read = value.as_str().and_then(|text| Cidr::parse_masking(text).ok());
+        if read.is_none_or(|cidr| cidr.version() != version) {
+            let path = format!("spec.bgp.{field}");
+            problems
+                .say(&path, format!("an {version} address with its prefix length is expected, not {value}"));
+        }
+    }
+}
+
+fn policy(spec: &Map<String, Value>, problems: &mut Problems) {
+    rules(spec, problems);
+    let flag = |field: &str| spec.get(field).and_then(Value::as_bool).unwrap_or_default();
+    let has = |field: &str| spec.get(field).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    if flag("doNotTrack") && flag("preDNAT") {
+        problems.say("spec.preDNAT", "it cannot be true together with doNotTrack");
+    }
+    if flag("preDNAT") && has("egress") {
+        problems.say("spec.egress", "a policy with preDNAT has ingress rules only");
+    }
+    for field in ["doNotTrack", "preDNAT"] {
+        if flag(field) && !flag("applyOnForward") {
+            problems.say("spec.applyOnForward", format!("it must be true together with {field}"));
+        }
+    }
+    let types = spec.get("types").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut seen = Vec::new();
+    for word in types {
+        if seen.contains(&word) {
+            problems.say("spec.types", format!("{word} stands twice"));
+        }
+        seen.push(word);
+    }
+}
+
+fn rules(spec: &Map<String, Value>, problems: &mut Problems) {
+    for direction in ["ingress", "egress"] {
+        let rules = spec.get(direction).and_then(Value::as_array);
+        for (index, rule) in rules.into_iter().flatten().enumerate() {
+            let path = format!("spec.{direction}[{index}]");
+            if rule.get("action").and_then(Value::as_str).is_none_or(str::is_empty) {
+                problems.say(&format!("{path}.action"), "one of Allow, Deny, Log, Pass is expected");
+            }
+            if rule.get("ipVersion").and_then(Value::as_i64) == Some(5) {
+                problems.say(&format!("{path}.ipVersion"), "4 or 6 is expected, not 5");
+            }
+            families(rule, &path, problems);
+            protocol(rule, &path, problems);
+        }
+    }
+}
+
+/// A rule is for one IP version; prefixes of both in one rule match nothing that their author thought of.
+fn families(rule: &Value, path: &str, problems: &mut Problems) {
+    let stated = rule.get("ipVersion").and_then(Value::as_i64).map(|version| match version {
+        6 => IpVersion::V6,
+        _ => IpVersion::V4,
+    });
+    let implied = rule.get("protocol").and_then(Value::as_str).and_then(|protocol| {
+        match protocol.to_lowercase().as_str() {
+            "icmp" => Some(IpVersion::V4),
+            "icmpv6" => Some(IpVersion::V6),
+            _ => None,
+        }
+    });
+    if let (Some(stated), Some(implied)) = (stated, implied)
+        && stated != implied
+    {
+        problems.say(&format!("{path}.protocol"), format!("it is of {implied} and ipVersion says {stated}"));
+    }
+    let mut version = stated.or(implied);
+    for side in ["source", "destination"] {
+        for field in ["nets", "notNets"] {
+            let nets = rule.get(side).and_then(|side| side.get(field)).and_then(Value::as_array);
+            for (index, net) in nets.into_iter().flatten().enumerate() {
+                let Some(net) = net.as_str().and_then(|net| Cidr::parse_masking(net.trim()).ok()) else {
+                    continue;
+                };
+                let path = format!("{path}.{side}.{field}[{index}]");
+                if field == "notNets" && net.prefix_len() == 0 {
+                    problems.say(&path, format!("without {net} nothing is left to match"));
+                }
+                match version {
+                    Some(version) if version != net.version() => problems.say(
+                        &path,
+                        format!("{net} is {}, and the rule is for {version}: make two rules", net.version()),
+                    ),
+                    _ => version = Some(net.version()),
+                }
+            }
+        }
+    }
+}
+
+fn protocol(rule: &Value, path: &str, problems: &mut Problems) {
+    let named = |names: &[&str]| {
+        rule.get("protocol").is_some_and(|protocol| {
+            let text = protocol.as_str().map_or_else(|| protocol.to_string(), str::to_lowercase);
+            names.contains(&text.as_str())
+        })
+    };
+    for side in ["source", "destination"] {
+        for field in ["ports", "notPorts"] {
+            let ports = rule.get(side).and_then(|side| side.get(field)).and_then(Value::as_array);
+            if ports.is_some_and(|ports| !ports.is_empty())
+                && !named(&["tcp", "udp", "sctp", "6", "17", "132"])
+            {
+                problems
+                    .say(&format!("{path}.{side}.{field}"), "protocol TCP, UDP or SCTP is needed with ports");
+            }
+        }
+    }
+    for field in ["icmp", "notICMP"] {
+        let Some(icmp) = rule.get(field).filter(|icmp| !icmp.is_null()) else { continue };
+        let path = format!("{path}.{field}");
+        if !named(&["icmp", "icmpv6", "1", "58"]) {
+            problems.say(&path, "protocol ICMP or ICMPv6 is needed");
+        }
+        if icmp.get("code").is_some() && icmp.get("type").is_none() {
+            problems.say(&path, "a code needs a type");
+        }
+    }
+}
+
+/// What the policy engine itself would not put in force.
+fn refusals(document: &Document) -> Vec<String> {
+    verdicts(document).into_iter().filter(|sentence| sentence.starts_with("denies ")).collect()
+}
+
+/// What the policy engine takes, though perhaps not as its author thinks.
+#[must_use]
+pub fn doubts(document: &Document) -> Vec<String> {
+    verdicts(document).into_iter().filter(|sentence| !sentence.starts_with("denies ")).collect()
+}
+
+fn verdicts(document: &Document) -> Vec<String> {
+    let Ok(value) = serde_json::to_vec(&document.value) else { return Vec::new() };
+    let Some(update) = Update::from_entry(&document.key(&document.name), Some(&value)) else {
+        return Vec::new();
+    };
+    let mut graph = Graph::new("");
+    graph.update(update);
+    let title = format!("{} ", document.title());
+    graph.problems().iter().map(|sentence| sentence.trim_start_matches(&title).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::read;
+
+    fn problems(kind: &str, name: &str, spec: &str) -> Vec<String> {
+        let text = format!(
+            "kind: {kind}\napiVersion: projectcalico.org/v3\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+        );
+        check(&read(&text).unwrap()[0])
+    }
+
+    #[track_caller]
+    fn wrong(kind: &str, spec: &str, sentence: &str) {
+        assert_eq!(problems(kind, "a", spec), [sentence], "{spec}");
+    }
+
+    fn rule(rule: &str) -> String {
+        format!("{{ingress: [{rule}]}}")
+    }
+
+    #[test]
+    fn what_calicoctls_documents_have_is_right() {
+        for (kind, spec) in [
+            (
+                "GlobalNetworkPolicy",
+                "{order: 10, selector: \"role == 'web'\", types: [Ingress], ingress: [{action: Allow, protocol: TCP, source: {nets: [10.0.0.0/8], notNets: [10.1.0.0/16]}, destination: {ports: [80, '90:95', http]}}]}",
+            ),
+            (
+                "NetworkPolicy",
+                "{egress: [{action: Pass, protocol: 132, destination: {namespaceSelector: global(), ports: [1]}}]}",
+            ),
+            ("GlobalNetworkPolicy", "{ingress: [{action: Deny, protocol: ICMP, icmp: {type: 8, code: 0}}]}"),
+            ("GlobalNetworkSet", "{nets: [10.0.0.0/8, 10.1.2.3, 'fd00::/8']}"),
+            ("Tier", "{order: 5.5, defaultAction: Pass}"),
+            ("Profile", "{ingress: [{action: Allow}], labelsToApply: {a/b: c, d: ''}}"),
+            ("IPReservation", "{reservedCIDRs: [10.0.0.1, 10.0.0.0/30]}"),
+            ("Node", "{bgp: {ipv4Address: 10.0.0.1/24}, anything: 7}"),
+        ] {
+            assert_eq!(problems(kind, "a", spec), Vec::<String>::new(), "{kind} {spec}");
+        }
+        assert!(problems("FelixConfiguration", "default", "{logSeverityScreen: Info}").is_empty());
+    }
+
+    #[test]
+    fn fields_of_the_wrong_form_are_named() {
+        let gnp = "GlobalNetworkPolicy";
+        wrong(gnp, "{selectr: all()}", "spec.selectr: there is no such field");
+        wrong(gnp, "{Selector: all()}", "spec.Selector: there is no such field; selector is meant");
+        wrong(gnp, "{selector: \"role = 'web'\"}", &problems(gnp, "a", "{selector: \"role = 'web'\"}")[0]);
+        assert!(problems(gnp, "a", "{selector: \"role = 'web'\"}")[0].starts_with("spec.selector: selector"));
+        wrong(gnp, "{order: first}", r#"spec.order: a number is expected, not "first""#);
+        wrong(
+            gnp,
+            "{types: [ingress]}",
+            r#"spec.types[0]: one of Ingress, Egress is expected, not "ingress""#,
+        );
+        wrong(
+            gnp,
+            &rule("{action: allow}"),
+            r#"spec.ingress[0].action: one of Allow, Deny, Log, Pass is expected, not "allow""#,
+        );
+        wrong(gnp, &rule("{}"), "spec.ingress[0].action: one of Allow, Deny, Log, Pass is expected");
+        wrong(
+            gnp,
+            &rule("{action: Allow, protocol: TCP, destination: {ports: [70000]}}"),
+            "spec.ingress[0].destination.ports[0]: a port from 1 to 65535, a range such as 80:90 or the name of a port is expected, not 70000",
+        );
+        wrong(
+            gnp,
+            &rule("{action: Allow, source: {nets: [10.0.0.0/33]}}"),
+            r#"spec.ingress[0].source.nets[0]: an IP prefix such as 10.1.0.0/24 is expected, not "10.0.0.0/33""#,
+        );
+        wrong(
+            "Profile",
+            "{labelsToApply: {a: yes please}}",
+            r#"spec.labelsToApply[a]: a label's value is up to 63 letters, digits, '-', '_' and '.', not "yes please""#,
+        );
+        wrong(
+            "Profile",
+            "{labelsToApply: {a: 1}}",
+            "spec.labelsToApply[a]: a text is expected, not 1; put it in quotes",
+        );
+        assert_eq!(problems("Tier", "a", "7"), ["spec: an object is expected"]);
+    }
+
+    #[test]
+    fn rules_that_make_no_sense_are_refused() {
+        let gnp = "GlobalNetworkPolicy";
+        wrong(
+            gnp,
+            &rule("{action: Allow, source: {nets: [10.0.0.0/8]}, destination: {nets: ['fd00::/8']}}"),
+            "spec.ingress[0].destination.nets[0]: fd00::/8 is IPv6, and the rule is for IPv4: make two rules",
+        );
+        wrong(
+            gnp,
+            &rule("{action: Allow, ipVersion: 6, source: {nets: [10.0.0.0/8]}}"),
+            "spec.ingress[0].source.nets[0]: 10.0.0.0/8 is IPv4, and the rule is for IPv6: make two rules",
+        );
+        wrong(
+            gnp,
+            &rule("{action: Allow, destination: {ports: [80]}}"),
+            "spec.ingress[0].destination.ports: protocol TCP, UDP or SCTP is needed with ports",
+        );
+        wrong(
+            gnp,
+            &rule("{action: Allow, protocol: TCP, icmp: {type: 8}}"),
+            "spec.ingress[0].icmp: protocol ICMP or ICMPv6 is needed",
+        );
+        wrong(gnp, "{types: [Ingress, Ingress]}", r#"spec.types: "Ingress" stands twice"#);
+        wrong(gnp, "{preDNAT: true}", "spec.applyOnForward: it must be true together with preDNAT");
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for (kind, name, part) in [
+            ("Tier", "A", "lower case letters"),
+            ("Tier", "a.b", "no '.'"),
+            ("Profile", "projectcalico-default-allow", "never stored"),
+            ("Profile", "kns.default", "Kubernetes"),
+            ("FelixConfiguration", "mine", "default is expected"),
+            ("GlobalNetworkPolicy", "a/b", "lower case letters"),
+        ] {
+            let found = problems(kind, name, "{}");
+            assert!(found.len() == 1 && found[0].starts_with("metadata.name: "), "{found:?}");
+            assert!(found[0].contains(part), "{found:?}");
+        }
+        assert_eq!(
+            problems("Tier", "default", "{order: 5}"),
+            ["spec.order: the order of tier default is 1000000 and cannot be changed"]
+        );
+    }
+
+    #[test]
+    fn what_works_otherwise_than_it_looks_is_doubted() {
+        let text = "kind: GlobalNetworkPolicy\napiVersion: projectcalico.org/v3\nmetadata: {name: a}\nspec: {ingress: [{action: Allow, http: {methods: [GET]}}]}\n";
+        let document = &read(text).unwrap()[0];
+        assert_eq!(check(document), Vec::<String>::new());
+        assert!(doubts(document)[0].contains("http clause"), "{:?}", doubts(document));
+    }
+}

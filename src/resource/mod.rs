@@ -1,0 +1,25 @@
+//! Calico's resources as people write and read them: YAML and JSON in, checked and completed documents in the
+//! datastore, documents out.
+//!
+//! ```text
+//! read (text -> documents) -> check (sentences that name the field) -> complete (calicoctl's defaults) -> write
+//! ```
+//!
+//! etcd and the embedded datastore take anything, so what calicoctl checks is checked here
+//! (`libcalico-go/lib/validator/v3`, `libcalico-go/lib/clientv3`).
+
+mod check;
+mod complete;
+mod document;
+mod kind;
+mod pool;
+mod read;
+mod schema;
+mod shape;
+mod write;
+
+pub use check::{check, doubts};
+pub use document::{Document, Stored};
+pub use kind::{KindInfo, kind_of_word};
+pub use read::read;
+pub use write::{Done, Verb, WriteError, Writer, find, list};

@@ -1,0 +1,184 @@
+//! Forms of values, and what a value that has not the form of its field is told.
+
+use crate::model::{Cidr, is_resource_name};
+use crate::selector::Selector;
+use serde_json::{Map, Value};
+
+/// The form of a value.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shape {
+    /// Whatever: nothing here looks at it.
+    Any,
+    Text,
+    Flag,
+    /// A whole number between two.
+    Whole(i64, i64),
+    /// Any number.
+    Number,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A lower-case DNS subdomain.
+    Name,
+    /// An IP prefix; an address stands for itself.
+    Net,
+    /// An IP prefix without host bits.
+    StrictNet,
+    Selector,
+    Protocol,
+    Port,
+    /// Texts by text, as labels are.
+    Labels,
+    List(&'static Shape),
+    Object(&'static [(&'static str, Shape)]),
+}
+
+/// A name of the form that Kubernetes gives labels: an optional DNS prefix, `/`, 63 characters.
+pub(super) fn is_label_name(text: &str) -> bool {
+    let (prefix, name) = match text.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, text),
+    };
+    prefix.is_none_or(is_resource_name) && !name.is_empty() && is_label_value(name)
+}
+
+/// Up to 63 letters, digits, `-`, `_` and `.`, the first and last a letter or digit; or nothing.
+pub(super) fn is_label_value(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let ends = [text.bytes().next(), text.bytes().last()];
+    text.len() <= 63 && text.bytes().all(plain) && ends.iter().flatten().all(u8::is_ascii_alphanumeric)
+}
+
+/// What is wrong, one sentence for each field.
+#[derive(Debug, Default)]
+pub(super) struct Problems(pub(super) Vec<String>);
+
+impl Problems {
+    /// Says what is wrong with a field.
+    pub(super) fn say(&mut self, path: &str, why: impl std::fmt::Display) {
+        self.0.push(format!("{path}: {why}"));
+    }
+
+    /// Compares a value with the form of its field. `null` counts as absent.
+    pub(super) fn fit(&mut self, path: &str, value: &Value, shape: Shape) {
+        let wanted = match (shape, value) {
+            (_, Value::Null) | (Shape::Any, _) | (Shape::Text, Value::String(_)) => return,
+            (Shape::Flag, Value::Bool(_)) | (Shape::Number, Value::Number(_)) => return,
+            (Shape::List(item), Value::Array(items)) => {
+                return items
+                    .iter()
+                    .enumerate()
+                    .for_each(|(at, it)| self.fit(&format!("{path}[{at}]"), it, *item));
+            }
+            (Shape::Object(fields), Value::Object(map)) => return self.fields(path, map, fields),
+            (Shape::Labels, Value::Object(map)) => return self.labels(path, map),
+            (Shape::Whole(least, most), value) => match value.as_i64() {
+                Some(number) if (least..=most).contains(&number) => return,
+                _ => format!("a whole number from {least} to {most} is expected"),
+            },
+            (Shape::Protocol, value) if is_protocol(value) => return,
+            (Shape::Port, value) if is_port(value) => return,
+            (_, Value::String(text)) => match misfit(text, shape) {
+                Some(why) => why,
+                None => return,
+            },
+            (shape, _) => format!("{} is expected", noun(shape)),
+        };
+        self.say(path, format!("{wanted}, not {value}"));
+    }
+
+    fn fields(&mut self, path: &str, map: &Map<String, Value>, fields: &[(&'static str, Shape)]) {
+        for (name, value) in map {
+            let path = format!("{path}.{name}");
+            match fields.iter().find(|(field, _)| field == name) {
+                Some((_, shape)) => self.fit(&path, value, *shape),
+                None => {
+                    let near = fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
+                    let hint = near.map(|(field, _)| format!("; {field} is meant")).unwrap_or_default();
+                    self.say(&path, format!("there is no such field{hint}"));
+                }
+            }
+        }
+    }
+
+    fn labels(&mut self, path: &str, map: &Map<String, Value>) {
+        for (name, value) in map {
+            let path = format!("{path}[{name}]");
+            if !is_label_name(name) {
+                self.say(&path, "a label's name is up to 63 letters, digits, '-', '_' and '.', after an optional DNS name and '/'");
+            }
+            match value {
+                Value::String(text) if is_label_value(text) => {}
+                Value::String(_) => {
+                    self.say(
+                        &path,
+                        format!("a label's value is up to 63 letters, digits, '-', '_' and '.', not {value}"),
+                    );
+                }
+                _ => self.say(&path, format!("a text is expected, not {value}; put it in quotes")),
+            }
+        }
+    }
+}
+
+/// Why a text has not the form; `None` if it has.
+fn misfit(text: &str, shape: Shape) -> Option<String> {
+    match shape {
+        Shape::Word(words) if words.contains(&text) => None,
+        Shape::Word(words) => Some(format!("one of {} is expected", words.join(", "))),
+        Shape::Name if is_resource_name(text) => None,
+        Shape::Name => Some("lower case letters, digits, '-' and '.' are expected".to_owned()),
+        Shape::Net => Cidr::parse_masking(text.trim()).err().map(|_| format!("{} is expected", noun(shape))),
+        Shape::StrictNet => match Cidr::parse_masking(text) {
+            Ok(cidr) if cidr.to_string() == text || text.parse::<Cidr>().is_ok_and(|it| it == cidr) => None,
+            Ok(cidr) => Some(format!("the host's bits are set: {cidr} is expected")),
+            Err(_) => Some(format!("{} is expected", noun(shape))),
+        },
+        Shape::Selector => Selector::parse(text).err().map(|error| error.to_string()),
+        _ => Some(format!("{} is expected", noun(shape))),
+    }
+}
+
+fn noun(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Any => "anything",
+        Shape::Text | Shape::Word(_) | Shape::Name => "a text",
+        Shape::Flag => "true or false",
+        Shape::Whole(..) | Shape::Number => "a number",
+        Shape::Net | Shape::StrictNet => "an IP prefix such as 10.1.0.0/24",
+        Shape::Selector => "a selector such as role == 'web'",
+        Shape::Protocol => "TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 1 to 255",
+        Shape::Port => "a port from 1 to 65535, a range such as 80:90 or the name of a port",
+        Shape::Labels | Shape::Object(_) => "an object",
+        Shape::List(_) => "a list",
+    }
+}
+
+/// Names are Calico's to the letter's case; a number may come as text.
+fn is_protocol(value: &Value) -> bool {
+    const NAMES: [&str; 6] = ["TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite"];
+    match value {
+        Value::Number(number) => number.as_u64().is_some_and(|number| (1..=255).contains(&number)),
+        Value::String(text) => {
+            NAMES.iter().any(|name| name.eq_ignore_ascii_case(text))
+                || text.parse::<u8>().is_ok_and(|number| number > 0)
+        }
+        _ => false,
+    }
+}
+
+fn is_port(value: &Value) -> bool {
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    match value {
+        Value::Number(port) => port.as_u64().is_some_and(|port| (1..=65535).contains(&port)),
+        Value::String(text) => match text.split_once(':') {
+            Some((first, last)) => {
+                matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last)
+            }
+            None if text.bytes().all(|b| b.is_ascii_digit()) => number(text).is_some(),
+            None => {
+                text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+            }
+        },
+        _ => false,
+    }
+}
