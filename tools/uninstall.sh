@@ -21,4 +21,6 @@ chmod 700 "$binary"
 docker plugin disable --force "$name" >/dev/null 2>&1 || true # it may be disabled already
 docker plugin rm --force "$name" >/dev/null
 "$binary" cleanup
+# Of the commands' socket only the folder is left.
+rmdir /run/calico-libnetwork 2>/dev/null || true # there may be none
 echo "uninstalled: $name"
