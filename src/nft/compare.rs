@@ -43,7 +43,7 @@ impl Rule {
     /// `th sport [!=] @SET`, or `dport`; guard with a protocol that has ports first.
     #[must_use]
     pub fn port_in(self, source: bool, set: &str, invert: bool) -> Self {
-        self.load_port(source, Reg::FIRST).is_in(set, invert)
+        self.load_port(source, Reg::FIRST).lookup(set, invert)
     }
 
     /// `ip saddr . meta l4proto . th sport [!=] @SET`, or `daddr` and `dport`; guard with [`Rule::family`] first.
@@ -53,7 +53,7 @@ impl Rule {
         self.load_address(family, source, Reg::FIRST)
             .then([Expr::Meta { key: MetaKey::L4proto, dreg: Reg::word(words) }])
             .load_port(source, Reg::word(words + 1))
-            .is_in(set, invert)
+            .lookup(set, invert)
     }
 
     /// `icmp type [!=] TYPE`, or `icmp type . icmp code [!=] TYPE . CODE`: one comparison of the two bytes that begin
@@ -81,7 +81,7 @@ impl Rule {
         self.then([Expr::Cmp { sreg: Reg::FIRST, op: equality(invert), data }])
     }
 
-    fn is_in(self, set: &str, invert: bool) -> Self {
+    fn lookup(self, set: &str, invert: bool) -> Self {
         self.then([Expr::Lookup { set: set.to_owned(), sreg: Reg::FIRST, invert }])
     }
 }

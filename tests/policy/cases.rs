@@ -38,11 +38,13 @@ fn play(test: &str, cases: fn() -> Vec<Case>) {
             }
             let took = lab.become_(&documents);
             println!("{title} ({took:?})");
+            // What the kernel has reads back as it was meant; otherwise this would count as a repair.
+            lab.block(lab.dataplane.resync()).unwrap();
             expect.iter().for_each(|line| lab.expect(title, line));
             lab.become_(&open_mesh());
         }
         lab.expect("the open mesh again", "tcp/80: all");
-        assert_eq!(lab.dataplane.status().borrow().repairs, 1, "each change was understood by the kernel");
+        assert_eq!(lab.dataplane.status().borrow().repairs, 1, "each table read back as it was meant");
     });
 }
 

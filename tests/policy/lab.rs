@@ -242,22 +242,28 @@ impl Lab {
         self.runtime.block_on(work)
     }
 
-    /// Makes the datastore hold exactly these documents, in one change of the packet filter. Gives how long that took.
+    /// Makes the datastore hold exactly these documents, in one change of the packet filter. Gives how long that took, from the
+    /// documents to the kernel.
     pub(crate) fn become_(&mut self, documents: &Documents) -> Duration {
-        let started = Instant::now();
         let gone: Vec<String> =
             self.now.keys().filter(|key| !documents.contains_key(*key)).cloned().collect();
+        let changed: Vec<(&String, String)> = documents
+            .iter()
+            .filter(|(key, value)| self.now.get(*key) != Some(value))
+            .map(|(key, value)| (key, value.to_string()))
+            .collect();
+        let started = Instant::now();
+        for (key, value) in changed {
+            self.graph.update(Update::from_entry(&format!("{ROOT}{key}"), Some(value.as_bytes())).unwrap());
+        }
         for key in gone {
             self.graph.update(Update::from_entry(&format!("{ROOT}{key}"), None).unwrap());
         }
-        for (key, value) in documents.iter().filter(|(key, value)| self.now.get(*key) != Some(value)) {
-            let value = value.to_string();
-            self.graph.update(Update::from_entry(&format!("{ROOT}{key}"), Some(value.as_bytes())).unwrap());
-        }
-        self.now.clone_from(documents);
         let changes = self.graph.flush();
         self.runtime.block_on(self.dataplane.apply_policy(changes)).unwrap();
-        started.elapsed()
+        let took = started.elapsed();
+        self.now.clone_from(documents);
+        took
     }
 
     /// One line of expectation: `[4 |6 ]PROBE: all|none [-a>b|+a>b]...`. Every pair is tried at once, so that nothing

@@ -6,7 +6,8 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    clippy::expect_used
+    clippy::too_many_lines,
+    reason = "a failed expectation is a failed test, and a case is read in one piece"
 )]
 
 mod cases;
