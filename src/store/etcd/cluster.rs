@@ -1,9 +1,9 @@
 //! The members of an etcd cluster and the connections to them. A call goes to the member that answered last, and to
 //! the next one if that cannot be reached; nothing that may have been carried out is sent twice.
 
-use super::super::StoreError;
 use super::failure::{Failure, unavailable};
 use super::options::EtcdOptions;
+use crate::store::StoreError;
 use etcd_client::Client;
 use futures::future::BoxFuture;
 use std::sync::atomic::{AtomicUsize, Ordering};

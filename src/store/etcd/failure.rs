@@ -1,6 +1,6 @@
 //! What etcd and the way to it answer when something is wrong, and what that means for a call.
 
-use super::super::StoreError;
+use crate::store::StoreError;
 use etcd_client::Error;
 use std::error::Error as _;
 use tonic::Code;

@@ -15,7 +15,9 @@ pub use options::{EtcdOptions, TlsFiles};
 use super::{Entry, Event, Guard, Listing, Op, Revision, Store, StoreError, Txn};
 use bytes::Bytes;
 use cluster::{Cluster, Repeat};
-use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, KvClient, TxnOp, TxnOpResponse, TxnResponse};
+use etcd_client::{
+    Compare, CompareOp, GetOptions, KeyValue, KvClient, ResponseHeader, TxnOp, TxnOpResponse, TxnResponse,
+};
 use failure::unavailable;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -53,7 +55,7 @@ impl EtcdStore {
             async move { kv(&client).get(key, options).await }.boxed()
         };
         let mut answer = self.cluster.call(Repeat::Harmless, call).await?;
-        let revision = answer.header().map_or(Revision(0), |header| from_etcd(header.revision()));
+        let revision = self.revision(answer.header())?;
         let entries = answer.take_kvs().into_iter().filter_map(entry).collect();
         Ok(Listing { entries, revision })
     }
@@ -78,8 +80,11 @@ impl EtcdStore {
                 |guard| StoreError::Conflict { key: guard.key().to_owned() },
             ));
         }
-        let header =
-            answer.header().ok_or_else(|| unavailable(self.cluster.name(), "its answer has no header"))?;
+        self.revision(answer.header())
+    }
+
+    fn revision(&self, header: Option<&ResponseHeader>) -> Result<Revision, StoreError> {
+        let header = header.ok_or_else(|| unavailable(self.cluster.name(), "its answer has no header"))?;
         Ok(from_etcd(header.revision()))
     }
 }

@@ -1,6 +1,6 @@
 //! What an etcd connection is made of.
 
-use super::super::StoreError;
+use crate::store::StoreError;
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use std::fmt;
 use std::fs;

@@ -1,9 +1,9 @@
 //! A watch that outlives lost connections and restarts of etcd: it resumes after the last revision it has delivered.
 
-use super::super::{Entry, Event, Revision, StoreError};
 use super::cluster::Cluster;
 use super::failure::unavailable;
 use super::{LARGEST_ANSWER, from_etcd, to_etcd};
+use crate::store::{Entry, Event, Revision, StoreError};
 use bytes::Bytes;
 use etcd_client::{Client, EventType, WatchOptions, WatchResponse, WatchStream};
 use futures::stream::{self, BoxStream};
