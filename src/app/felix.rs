@@ -7,6 +7,7 @@
 //! ```
 
 use super::standing::{Seen, Standing};
+use crate::cluster::foreign_prefix;
 use crate::config::HostDataplane;
 use crate::dataplane::{self, Dataplane, felix_programming};
 use crate::driver::{Drivers, parse_alias};
@@ -39,6 +40,8 @@ pub(super) struct FelixWatch {
     active: watch::Sender<bool>,
     standing: Standing,
     started: Instant,
+    /// What was said of Felix's configuration.
+    said: Option<String>,
 }
 
 /// What a watcher works with.
@@ -57,14 +60,28 @@ impl FelixWatch {
     pub(super) async fn start(parts: FelixParts) -> Self {
         let FelixParts { mode, store, node, host, dataplane, options, active } = parts;
         let standing = Standing::new(mode);
-        let mut felix =
-            Self { store, node, host, dataplane, options, active, standing, started: Instant::now() };
+        let mut felix = Self {
+            store,
+            node,
+            host,
+            dataplane,
+            options,
+            active,
+            standing,
+            started: Instant::now(),
+            said: None,
+        };
         felix.look().await;
         if !felix.standing.is_ours() {
             log::info!("this plugin stands back: {}", felix.standing.reason());
             felix.back().await;
         }
         felix
+    }
+
+    /// Whether this plugin programs the host; false beside Felix. For whoever programs it.
+    pub(super) fn active(&self) -> watch::Receiver<bool> {
+        self.active.subscribe()
     }
 
     /// Follows Felix for ever.
@@ -83,7 +100,7 @@ impl FelixWatch {
             if !self.look().await {
                 continue;
             }
-            let active = *self.active.borrow();
+            let active = *self.active().borrow();
             match (self.standing.is_ours(), active) {
                 (true, true) => log::warn!("this plugin programs the host: {}", self.standing.reason()),
                 (false, false) => log::info!("this plugin stands back: {}", self.standing.reason()),
@@ -118,12 +135,27 @@ impl FelixWatch {
     async fn look(&mut self) -> bool {
         let now = self.started.elapsed();
         match self.see().await {
-            Ok(seen) => self.standing.decide(&seen, now),
+            Ok(seen) => {
+                if !seen.filters.is_empty() || !self.standing.is_ours() {
+                    self.warn_of_prefix().await;
+                }
+                self.standing.decide(&seen, now)
+            }
             Err(sentence) => {
                 log::warn!("whether Felix is here is not known for a moment: {sentence}");
                 false
             }
         }
+    }
+
+    /// Says once what is wrong with Felix's configuration.
+    async fn warn_of_prefix(&mut self) {
+        // A datastore that does not answer is told elsewhere.
+        let Ok(wrong) = foreign_prefix(&*self.store, &self.node).await else { return };
+        if let Some(sentence) = wrong.as_ref().filter(|_| wrong != self.said) {
+            log::warn!("{sentence}");
+        }
+        self.said = wrong;
     }
 
     async fn see(&self) -> Result<Seen, String> {

@@ -21,7 +21,7 @@ mod start;
 mod tasks;
 
 pub use explain::explain;
-pub use node_name::node_name;
+pub use node_name::{name_conflict, node_name};
 pub(crate) use start::{dataplane_options, open_local, open_store};
 
 use crate::admin::{AdminParts, policy_desk};
@@ -86,6 +86,9 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
     let node = node_name(&config).map_err(AppError::NodeName)?;
     log::info!("calico-libnetwork {} on node {node}", env!("CARGO_PKG_VERSION"));
+    if let Some(conflict) = name_conflict(&config) {
+        log::warn!("{conflict}");
+    }
 
     let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());

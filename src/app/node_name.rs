@@ -3,6 +3,20 @@
 use crate::config::Config;
 use crate::model::NodeName;
 
+/// What is wrong with this node's name beside calico/node, which leaves its own in a file.
+pub fn name_conflict(config: &Config) -> Option<String> {
+    let (given, file) = (config.node_name.as_ref()?, &config.places.nodename_file);
+    let left = std::fs::read_to_string(file).ok()?;
+    let left = left.trim();
+    (left != given.as_str()).then(|| {
+        format!(
+            "NODENAME is {given}, and calico/node on this host calls itself {left} ({}): Felix would program none of this \
+             plugin's endpoints; give both one name",
+            file.display()
+        )
+    })
+}
+
 /// In calico/node's order (`node/pkg/lifecycle/utils/utils.go`): the setting, the file that calico/node leaves, the
 /// host's name in lower case. `HOSTNAME` is not asked: in a container it names the container.
 pub fn node_name(config: &Config) -> Result<NodeName, String> {

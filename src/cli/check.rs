@@ -1,5 +1,6 @@
 //! `check`: print what the plugin would work with, and what is missing. Changes nothing, also not in the datastore.
 
+use super::node_report;
 use crate::app;
 use crate::config::{Config, Datastore, Environment};
 use crate::dataplane::felix_programming;
@@ -54,7 +55,12 @@ impl Report {
 
     async fn examine(&mut self, config: &Config) {
         match app::node_name(config) {
-            Ok(node) => self.say("node", node.as_str()),
+            Ok(node) => {
+                self.say("node", node.as_str());
+                if let Some(conflict) = app::name_conflict(config) {
+                    self.miss("node", &conflict);
+                }
+            }
             Err(why) => self.miss("node", &why),
         }
         self.datastore(config).await;
@@ -77,6 +83,12 @@ impl Report {
             }
             Err(error) => return self.miss("datastore", &error.to_string()),
         };
+        for (what, line) in node_report::lines(config, &store).await {
+            match line {
+                Ok(how) => self.say(what, &how),
+                Err(why) => self.miss(what, &why),
+            }
+        }
         match typed::list::<Resource<IpPoolSpec>>(&*store, &key::resources::<IpPoolSpec>()).await {
             Ok(pools) => {
                 self.say("datastore", "answers");

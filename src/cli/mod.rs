@@ -3,6 +3,7 @@
 mod check;
 mod cleanup;
 mod ipam;
+mod node_report;
 mod policy;
 mod resources;
 mod rules;

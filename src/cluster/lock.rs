@@ -102,7 +102,9 @@ impl DatastoreLock {
     }
 }
 
-fn sentence() -> String {
+/// Why nothing is written while it is locked.
+#[must_use]
+pub fn sentence() -> String {
     "the datastore is locked (datastoreReady of ClusterInformation is false, as while data is migrated): nothing is \
      written until it is unlocked"
         .to_owned()

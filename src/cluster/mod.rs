@@ -7,6 +7,7 @@
 //! ```
 
 mod detect;
+mod felix_prefix;
 mod lock;
 mod node;
 mod node_plan;
@@ -14,7 +15,8 @@ mod pools;
 mod singletons;
 
 pub use detect::is_uplink_address;
-pub use lock::DatastoreLock;
+pub use felix_prefix::foreign_prefix;
+pub use lock::{DatastoreLock, sentence as lock_sentence};
 pub use node::{ClusterError, NodeKeeper, Published, machine_id};
 pub use pools::ensure_default_pool;
 pub use singletons::ensure_initialized;

@@ -97,6 +97,12 @@ pub fn parse_handle(key: &str) -> Option<HandleId> {
 /// This host's random ID, in its own state.
 pub const MACHINE: &str = "/libnetwork/v1/machine";
 
+/// Felix's configuration: `default`, and `node.NAME` for one node, which wins.
+#[must_use]
+pub fn felix_configuration(name: &str) -> String {
+    format!("{RESOURCE_ROOT}felixconfigurations/{name}")
+}
+
 /// Felix's status of a node, which a lease takes away when Felix does not renew it
 /// (`libcalico-go/lib/backend/model/statusreports.go`; OpenStack alone has other regions).
 #[must_use]

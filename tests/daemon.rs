@@ -1,0 +1,318 @@
+//! The daemon as a process on a host of its own: its addresses change, and Felix of calico/node comes and goes. Felix is
+//! played by what it leaves in the kernel: its filter, its chain for each endpoint and direction, its routes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by a panic, its helpers too"
+)]
+
+#[path = "support/nsrun.rs"]
+mod nsrun;
+
+use nsrun::{have, in_namespace, inside, run, try_run};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// For what must happen, on a machine that may be very busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+const NETWORK: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+
+struct Daemon {
+    process: Child,
+    pool: String,
+}
+
+struct Container {
+    id: String,
+    iface: String,
+    ip: String,
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        let rules = || try_run("nft list ruleset; ip route; cat /run/log").1;
+        assert!(started.elapsed() < PATIENCE, "{what}\n{}", rules());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// One call of Docker.
+fn call(method: &str, body: &Value) -> Value {
+    let mut stream = UnixStream::connect("/run/docker/plugins/calico.sock").unwrap();
+    let body = body.to_string();
+    let head = format!(
+        "POST /{method} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let start = answer.find("\r\n\r\n").unwrap();
+    let answer: Value = serde_json::from_str(answer[start..].trim()).unwrap();
+    assert!(answer.get("Err").is_none_or(|err| err == ""), "{method}: {answer}");
+    answer
+}
+
+impl Daemon {
+    fn start() -> Self {
+        run("mkdir -p /run/lib /run/state /run/docker/plugins");
+        let log = std::fs::File::create("/run/log").unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_calico-libnetwork"))
+            .arg("serve")
+            .env_remove("CALICO_TEST_INSIDE")
+            .envs([
+                ("NODENAME", "lab"),
+                ("LOG_LEVEL", "debug"),
+                ("CALICO_LIBNETWORK_HOST_VAR_LIB", "/run/lib"),
+                ("CALICO_LIBNETWORK_STATE_DIR", "/run/state"),
+                ("CALICO_LIBNETWORK_GC_INTERVAL", "0s"),
+            ])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        eventually("the daemon is ready", || said(" ready"));
+        let pool = json!({"AddressSpace": "CalicoAddressSpace", "Pool": "10.66.0.0/24", "SubPool": "", "Options": {}, "V6": false});
+        let pool = call("IpamDriver.RequestPool", &pool);
+        let id = pool["PoolID"].as_str().unwrap().to_owned();
+        let data = json!([{"AddressSpace": "CalicoAddressSpace", "Pool": "10.66.0.0/24", "Gateway": "10.66.0.0/24"}]);
+        let network = json!({"NetworkID": NETWORK, "Options": {}, "IPv4Data": data, "IPv6Data": []});
+        call("NetworkDriver.CreateNetwork", &network);
+        Self { process, pool: id }
+    }
+
+    /// `docker run`, up to Join.
+    fn create(&self, number: u8) -> Container {
+        let id = format!("{number:x}").repeat(64);
+        let address =
+            call("IpamDriver.RequestAddress", &json!({"PoolID": self.pool, "Address": "", "Options": null}));
+        let address = address["Address"].as_str().unwrap().to_owned();
+        let interface = json!({"Address": address, "AddressIPv6": "", "MacAddress": ""});
+        let endpoint = json!({"NetworkID": NETWORK, "EndpointID": id, "Interface": interface, "Options": {}});
+        call("NetworkDriver.CreateEndpoint", &endpoint);
+        let ip = address.split('/').next().unwrap().to_owned();
+        Container { iface: format!("cali{}", &id[..11]), ip, id }
+    }
+
+    fn join(&self, number: u8) -> Container {
+        let container = self.create(number);
+        container.join();
+        container
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Container {
+    fn join(&self) {
+        let sandbox = format!("/run/docker/netns/{}", &self.id[..12]);
+        let join = json!({"NetworkID": NETWORK, "EndpointID": self.id, "SandboxKey": sandbox, "Options": {}});
+        call("NetworkDriver.Join", &join);
+    }
+
+    /// What runc and the engine do with the container's end.
+    fn run(&self, namespace: &str) {
+        let (temp, ip) = (format!("temp{}", &self.id[..11]), &self.ip);
+        for line in [
+            format!("ip netns add {namespace}"),
+            format!("ip link set {temp} netns {namespace} name eth0"),
+            format!("ip -n {namespace} link set lo up"),
+            format!("ip -n {namespace} addr add {ip}/32 dev eth0"),
+            format!("ip -n {namespace} link set eth0 up"),
+            format!("ip -n {namespace} route add 169.254.1.1 dev eth0"),
+            format!("ip -n {namespace} route add default via 169.254.1.1"),
+        ] {
+            run(&line);
+        }
+    }
+}
+
+fn said(words: &str) -> bool {
+    std::fs::read_to_string("/run/log").unwrap_or_default().contains(words)
+}
+
+/// Felix programs the given endpoints, and drops what belongs to any other workload; in one transaction, as it does.
+fn felix(known: &[&Container]) {
+    let mut script = String::new();
+    for family in ["ip", "ip6"] {
+        let _ =
+            writeln!(script, "table {family} calico\ndelete table {family} calico\ntable {family} calico {{");
+        for container in known {
+            let iface = &container.iface;
+            let _ =
+                writeln!(script, "chain filter-cali-tw-{iface} {{\n}}\nchain filter-cali-fw-{iface} {{\n}}");
+        }
+        let names: Vec<String> = known.iter().map(|container| format!("\"{}\"", container.iface)).collect();
+        let names = names.join(", ");
+        let _ = writeln!(
+            script,
+            "chain filter-cali-FORWARD {{\ntype filter hook forward priority 0; policy accept;
+            iifname \"cali*\" iifname != {{ {names} }} drop\noifname \"cali*\" oifname != {{ {names} }} drop\n}}\n}}"
+        );
+    }
+    std::fs::write("/run/felix.nft", script).unwrap();
+    run("nft -f /run/felix.nft");
+}
+
+/// Echoes from `c1` to a port of `c2` every two milliseconds.
+struct Stream {
+    stop: Arc<AtomicBool>,
+    echoed: Arc<AtomicUsize>,
+    thread: std::thread::JoinHandle<usize>,
+}
+
+impl Stream {
+    fn start(to: &Container) -> Self {
+        let (stop, echoed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let at: SocketAddr = format!("{}:90", to.ip).parse().unwrap();
+        inside("c2", move || {
+            let socket = UdpSocket::bind(at).unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 8];
+                while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(&buffer[..len], peer);
+                }
+            });
+        });
+        let socket = inside("c1", || UdpSocket::bind("0.0.0.0:0").unwrap());
+        let (until, count) = (stop.clone(), echoed.clone());
+        let thread = std::thread::spawn(move || {
+            socket.connect(at).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let mut lost = 0;
+            while !until.load(Ordering::Relaxed) {
+                socket.send(b"x").unwrap();
+                match socket.recv(&mut [0; 8]) {
+                    Ok(_) => drop(count.fetch_add(1, Ordering::Relaxed)),
+                    // Before the first echo the links come up.
+                    Err(_) => lost += usize::from(count.load(Ordering::Relaxed) > 0),
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            lost
+        });
+        let stream = Self { stop, echoed, thread };
+        stream.more();
+        stream
+    }
+
+    fn more(&self) {
+        let goal = self.echoed.load(Ordering::Relaxed) + 10;
+        eventually("the stream goes on", || self.echoed.load(Ordering::Relaxed) >= goal);
+    }
+
+    fn lost(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn ours_filters() -> bool {
+    run("nft list table inet calico-docker").contains("chain forward")
+}
+
+#[test]
+fn felix_comes_programs_a_new_container_and_goes() {
+    in_namespace("felix_comes_programs_a_new_container_and_goes", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let daemon = Daemon::start();
+        let (one, two) = (daemon.join(1), daemon.join(2));
+        one.run("c1");
+        two.run("c2");
+        let stream = Stream::start(&two);
+        assert!(ours_filters());
+
+        // Felix comes, and knows both.
+        felix(&[&one, &two]);
+        eventually("the plugin stands back", || !ours_filters());
+        assert!(said("this plugin stands back: Felix filters here (nft table ip calico"));
+        stream.more();
+
+        // A container starts: Join waits until Felix has seen to it.
+        let three = daemon.create(3);
+        let (iface, ip) = (three.iface.clone(), three.ip.clone());
+        let route = std::thread::spawn(move || {
+            eventually("the pair is made", || try_run(&format!("ip link show {iface}")).0);
+            assert!(!run("ip route").contains(&iface), "its route is Felix's");
+            assert!(!said("Join done network=111111111111 endpoint=333333333333"), "it waits");
+            run(&format!("ip route add {ip}/32 dev {iface} proto 3 scope link metric 1024"));
+        });
+        three.join();
+        route.join().unwrap();
+        let by = |protocol: &str| {
+            run("ip route").contains(&format!(
+                "{} dev {} proto {protocol} scope link metric 1024",
+                three.ip, three.iface
+            ))
+        };
+        assert!(by("boot"));
+        felix(&[&one, &two, &three]);
+        stream.more();
+
+        // Felix's rules vanish: ours are back, and what Felix routed is ours.
+        run("nft delete table ip calico; nft delete table ip6 calico");
+        eventually("the plugin takes over", || ours_filters());
+        eventually("its routes are ours", || by("80"));
+        three.run("c3");
+        assert!(run("nft list map inet calico-docker to-wl").contains("cali33333333333"));
+        stream.more();
+        assert_eq!(stream.lost(), 0);
+    });
+}
+
+#[test]
+fn a_felix_that_knows_no_endpoint_does_not_get_the_host() {
+    in_namespace("a_felix_that_knows_no_endpoint_does_not_get_the_host", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let daemon = Daemon::start();
+        let (one, two) = (daemon.join(1), daemon.join(2));
+        felix(&[&one]);
+        let words = format!("has not programmed {} yet", two.iface);
+        eventually("the reason is said", || said(&words));
+        assert!(ours_filters());
+        felix(&[&one, &two]);
+        eventually("the plugin stands back", || !ours_filters());
+        // A restart of the plugin finds Felix there, and leaves it alone.
+        drop(daemon);
+        let again = Daemon::start();
+        assert!(said("this plugin stands back") && !ours_filters());
+        drop(again);
+    });
+}
+
+#[test]
+fn the_node_follows_the_addresses_of_the_host() {
+    in_namespace("the_node_follows_the_addresses_of_the_host", || {
+        let published = |address: &str| {
+            let words = format!("this node is published with the IPv4 address {address} and");
+            eventually(&words, || said(&words));
+        };
+        let _daemon = Daemon::start();
+        published("none");
+        run("ip link add eth0 type dummy; ip link set eth0 up; ip addr add 192.0.2.7/24 dev eth0");
+        published("192.0.2.7/24");
+        run("ip addr add 198.51.100.7/25 dev eth0; ip addr del 192.0.2.7/24 dev eth0");
+        published("198.51.100.7/25");
+    });
+}
