@@ -10,10 +10,13 @@
 
 mod admin;
 mod explain;
+mod felix;
 mod firewall;
 mod gate;
+mod node;
 mod node_name;
 mod policy;
+mod standing;
 mod start;
 mod tasks;
 
