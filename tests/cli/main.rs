@@ -8,6 +8,8 @@
 )]
 
 mod addresses;
+#[path = "../support/etcd_server.rs"]
+mod etcd_server;
 mod kinds;
 mod migrate;
 mod nodes;

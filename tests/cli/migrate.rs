@@ -1,7 +1,8 @@
 //! `migrate`: the embedded datastore into a real etcd, and back.
 
 use crate::ROOT;
-use crate::world::{Etcd, World};
+use crate::etcd_server::Etcd;
+use crate::world::World;
 use calico_libnetwork::store::{EmbeddedStore, Store, Txn};
 use serde_json::Value;
 use std::collections::BTreeMap;

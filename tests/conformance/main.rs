@@ -1,11 +1,15 @@
 //! Each of the sixty statements about Calico's data has a test: `tests/conformance.md` says which, and here it is checked
-//! that it does.
+//! that it does. What keeps nodes apart is tried over a real etcd, too.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a failed expectation is a failed test"
 )]
+
+mod etcd;
+#[path = "../support/etcd_server.rs"]
+mod etcd_server;
 
 use calico_libnetwork::model::{ProfileSpec, Resource};
 use std::collections::BTreeMap;
