@@ -259,18 +259,17 @@ fn felix_comes_programs_a_new_container_and_goes() {
         three.join();
         route.join().unwrap();
         // iproute2 leaves the protocol of Felix's routes, boot, out.
-        let by = |protocol: &str| {
-            run("ip route")
-                .contains(&format!("{} dev {} {protocol}scope link metric 1024", three.ip, three.iface))
+        let by = |how: &str| {
+            run("ip route").contains(&format!("{} dev {} {how} metric 1024", three.ip, three.iface))
         };
-        assert!(by(""));
+        assert!(by("scope link"));
         felix(&[&one, &two, &three]);
         stream.more();
 
         // Felix's rules vanish: ours are back, and what Felix routed is ours.
         run("nft delete table ip calico; nft delete table ip6 calico");
         eventually("the plugin takes over", ours_filters);
-        eventually("its routes are ours", || by("proto 80 "));
+        eventually("its routes are ours", || by("proto 80"));
         three.run("c3");
         assert!(run("nft list map inet calico-docker to-wl").contains("cali33333333333"));
         stream.more();

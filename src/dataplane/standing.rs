@@ -95,3 +95,13 @@ impl Worker {
         self.checked(outcome)
     }
 }
+
+/// A few findings, and how many more there are: all of them where one filter takes over from another.
+pub(super) fn some_of(findings: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<&str> = findings.iter().take(SHOWN).map(String::as_str).collect();
+    match findings.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{}, and {more} more", shown.join(", ")),
+    }
+}

@@ -297,7 +297,11 @@ impl Worker {
         match outcome {
             Ok(findings) => {
                 if !findings.is_empty() {
-                    log::info!("table {} put right: {}", render::table_id(), findings.join(", "));
+                    log::info!(
+                        "table {} put right: {}",
+                        render::table_id(),
+                        super::standing::some_of(&findings)
+                    );
                 }
                 Ok(())
             }
