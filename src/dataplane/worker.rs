@@ -3,6 +3,7 @@
 use super::delta::{self, Repair};
 use super::desired::{Desired, Verb};
 use super::schedule::Schedule;
+use super::standing::some_of;
 use super::{DataplaneError, Options, Request, felix, guard, legacy, policy, render};
 use crate::nft::{Batch, Change, Monitor, NftError, Op, Socket, Table};
 use crate::policy::Changes;
@@ -297,11 +298,7 @@ impl Worker {
         match outcome {
             Ok(findings) => {
                 if !findings.is_empty() {
-                    log::info!(
-                        "table {} put right: {}",
-                        render::table_id(),
-                        super::standing::some_of(&findings)
-                    );
+                    log::info!("table {} put right: {}", render::table_id(), some_of(&findings));
                 }
                 Ok(())
             }
