@@ -24,7 +24,7 @@ use calico_libnetwork::app::replicate;
 use calico_libnetwork::ipam::block::Block;
 use calico_libnetwork::ipam::{AutoAssign, Ipam, Owner};
 use calico_libnetwork::model::{HandleId, IpVersion, NodeName, key};
-use calico_libnetwork::store::{Entry, Event, EtcdStore, Listing, Revision, Store, StoreError, Txn};
+use calico_libnetwork::store::{Entry, EtcdStore, Event, Listing, Revision, Store, StoreError, Txn};
 use futures::future::{BoxFuture, join_all};
 use futures::stream::BoxStream;
 use futures::{FutureExt, TryFutureExt};
@@ -96,7 +96,7 @@ async fn latencies() {
     for round in 0..300 {
         timed(&mut puts, etcd.store.commit(Txn::new().put("/raw", value.clone()))).await.unwrap();
         let address = timed(&mut requests, node.request(V4)).await.unwrap();
-        let body = json!({"NetworkID": node.network, "EndpointID": format!("{round:064x}"),
+        let body = json!({"NetworkID": node.network, "EndpointID": format!("{round:08x}{}", "cd".repeat(28)),
             "Interface": {"Address": format!("{address}/32"), "AddressIPv6": "", "MacAddress": ""}, "Options": {}});
         timed(&mut creates, node.call("NetworkDriver.CreateEndpoint", &body)).await.unwrap();
     }
@@ -104,7 +104,10 @@ async fn latencies() {
         let put = percentile(&mut puts, percent);
         for (name, times) in [("RequestAddress", &mut requests), ("CreateEndpoint", &mut creates)] {
             let took = percentile(times, percent);
-            println!("| {name}, p{percent} of 300 | {took:.1} ms | raw put of 1 kB {put:.1} ms: {:.2} times |", took / put);
+            println!(
+                "| {name}, p{percent} of 300 | {took:.1} ms | raw put of 1 kB {put:.1} ms: {:.2} times |",
+                took / put
+            );
         }
     }
 }

@@ -30,7 +30,8 @@ mod tests {
 
     #[test]
     fn only_a_plain_no_locks() {
-        let of = |spec: &str| lock_of(format!(r#"{{"metadata":{{"name":"default"}},"spec":{spec}}}"#).as_bytes());
+        let of =
+            |spec: &str| lock_of(format!(r#"{{"metadata":{{"name":"default"}},"spec":{spec}}}"#).as_bytes());
         assert!(of(r#"{"datastoreReady":false}"#).unwrap().contains("datastoreReady: false"));
         assert_eq!(of(r#"{"datastoreReady":true}"#), None);
         assert_eq!(of("{}"), None);

@@ -258,8 +258,14 @@ mod tests {
         };
         let url = |url: &str| EtcdMembers::Urls(vec![url.to_owned()]);
         assert_eq!(members(&[("CALICO_ETCD_AUTHORITY", "10.0.0.1:2379")]), url("http://10.0.0.1:2379"));
-        assert_eq!(members(&[("ETCD_AUTHORITY", "etcd:2379"), ("ETCD_SCHEME", "https")]), url("https://etcd:2379"));
-        assert_eq!(members(&[("ETCD_AUTHORITY", "a:1"), ("ETCD_ENDPOINTS", "http://b:1")]), url("http://b:1"));
+        assert_eq!(
+            members(&[("ETCD_AUTHORITY", "etcd:2379"), ("ETCD_SCHEME", "https")]),
+            url("https://etcd:2379")
+        );
+        assert_eq!(
+            members(&[("ETCD_AUTHORITY", "a:1"), ("ETCD_ENDPOINTS", "http://b:1")]),
+            url("http://b:1")
+        );
         for wrong in ["10.0.0.1", "http://10.0.0.1:2379", ":2379", "a:b"] {
             assert!(problems(&[("ETCD_AUTHORITY", wrong)]).contains("host:port is expected"), "{wrong}");
         }

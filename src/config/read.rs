@@ -1,10 +1,12 @@
 //! Reads settings: texts in, a [`Config`] or all that is wrong with it out. Pure.
 
 use super::parse::{
-    parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_iface_prefix, parse_mtu, parse_pool_cidr,
+    parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_iface_prefix, parse_mtu,
+    parse_pool_cidr,
 };
 use super::{
-    Config, ConfigError, Datastore, DefaultPool, EtcdConfig, EtcdMembers, Places, SETTINGS, Scope, Setting, Strings,
+    Config, ConfigError, Datastore, DefaultPool, EtcdConfig, EtcdMembers, Places, SETTINGS, Scope, Setting,
+    Strings,
 };
 use crate::model::{EncapMode, IpVersion, NodeName};
 use std::path::PathBuf;
@@ -62,8 +64,7 @@ impl<S: Strings> Reader<'_, S> {
     fn text(&mut self, name: &'static str) -> String {
         let default =
             SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.default);
-        given(self.strings, name)
-            .map_or_else(|| default.to_owned(), |text| text.trim().to_owned())
+        given(self.strings, name).map_or_else(|| default.to_owned(), |text| text.trim().to_owned())
     }
 
     /// The setting's text, or `None` where it is empty.

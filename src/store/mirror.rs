@@ -147,7 +147,9 @@ impl Watcher {
             }
             if self.ready.is_empty() && self.mirror.revision.changed().await.is_err() {
                 self.ended = true;
-                return Some(Err(StoreError::Unavailable { why: "its changes are not followed any more".to_owned() }));
+                return Some(Err(StoreError::Unavailable {
+                    why: "its changes are not followed any more".to_owned(),
+                }));
             }
         }
     }

@@ -31,7 +31,8 @@ fn has_openssl() -> bool {
 fn authority(folder: &Path, ca: &str, server: &str, extension: &str, days: i32) {
     let key = "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(folder, &format!("{key} -x509 -days 20 -subj /CN={ca} -keyout {ca}.key -out {ca}.pem"));
-    std::fs::write(folder.join("ext"), format!("subjectAltName={extension}\nextendedKeyUsage=serverAuth\n")).unwrap();
+    std::fs::write(folder.join("ext"), format!("subjectAltName={extension}\nextendedKeyUsage=serverAuth\n"))
+        .unwrap();
     openssl(folder, &format!("{key} -subj /CN={server} -keyout {server}.key -out {server}.csr"));
     let sign = format!("x509 -req -CA {ca}.pem -CAkey {ca}.key -CAcreateserial -extfile ext -days {days}");
     openssl(folder, &format!("{sign} -in {server}.csr -out {server}.pem"));
@@ -82,12 +83,18 @@ async fn check_tells_troubles_with_tls_apart() {
         move |_: &Path| -> Vec<String> {
             let of = |end: &str| folder.join(format!("{name}.{end}")).display().to_string();
             let files = ["--cert-file".to_owned(), of("pem"), "--key-file".to_owned(), of("key")];
-            files.into_iter().chain(more.iter().map(|word| word.replace("CA", &folder.join("ca.pem").display().to_string()))).collect()
+            files
+                .into_iter()
+                .chain(
+                    more.iter().map(|word| word.replace("CA", &folder.join("ca.pem").display().to_string())),
+                )
+                .collect()
         }
     };
 
     let good = tls("ca.pem");
-    let Some(etcd) = Etcd::start_with(serving("good", &[]), "https", |options| options.tls = good.clone()).await
+    let Some(etcd) =
+        Etcd::start_with(serving("good", &[]), "https", |options| options.tls = good.clone()).await
     else {
         return;
     };
@@ -193,7 +200,9 @@ async fn with_users(etcd: &Etcd, denied: Option<&str>) {
     client.role_add("calico").await.unwrap();
     let ranges = match denied {
         None => vec![("/calico/".to_owned(), "/calico0".to_owned())],
-        Some(key) => vec![("/calico/".to_owned(), key.to_owned()), (format!("{key}\0"), "/calico0".to_owned())],
+        Some(key) => {
+            vec![("/calico/".to_owned(), key.to_owned()), (format!("{key}\0"), "/calico0".to_owned())]
+        }
     };
     for (from, to) in ranges {
         let permission = Permission::new(PermissionType::Readwrite, from).with_range_end(to);
@@ -253,10 +262,16 @@ async fn one_key_that_is_denied_stops_what_needs_it_and_nothing_else() {
     let root = etcd_client::ConnectOptions::new().with_user("root", "secret");
     let mut client = etcd_client::Client::connect([etcd.endpoint()], Some(root)).await.unwrap();
     client
-        .role_revoke_permission("calico", "/calico/", Some(etcd_client::RoleRevokePermissionOptions::new().with_range_end("/calico0")))
+        .role_revoke_permission(
+            "calico",
+            "/calico/",
+            Some(etcd_client::RoleRevokePermissionOptions::new().with_range_end("/calico0")),
+        )
         .await
         .unwrap();
-    for (from, to) in [("/calico/".to_owned(), config.to_owned()), (format!("{config}\0"), "/calico0".to_owned())] {
+    for (from, to) in
+        [("/calico/".to_owned(), config.to_owned()), (format!("{config}\0"), "/calico0".to_owned())]
+    {
         let permission = Permission::new(PermissionType::Readwrite, from).with_range_end(to);
         client.role_grant_permission("calico", permission).await.unwrap();
     }
@@ -283,8 +298,10 @@ async fn a_token_that_expires_is_renewed() {
     openssl(keys.path(), "genrsa -out jwt.key 2048");
     openssl(keys.path(), "rsa -in jwt.key -pubout -out jwt.pub");
     let name = |name: &str| keys.path().join(name).display().to_string();
-    let token = format!("jwt,pub-key={},priv-key={},sign-method=RS256,ttl=2s", name("jwt.pub"), name("jwt.key"));
-    let Some(etcd) = Etcd::start_with(|_| vec!["--auth-token".to_owned(), token.clone()], "http", |_| {}).await
+    let token =
+        format!("jwt,pub-key={},priv-key={},sign-method=RS256,ttl=2s", name("jwt.pub"), name("jwt.key"));
+    let Some(etcd) =
+        Etcd::start_with(|_| vec!["--auth-token".to_owned(), token.clone()], "http", |_| {}).await
     else {
         return;
     };

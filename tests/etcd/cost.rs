@@ -29,7 +29,11 @@ async fn a_start_and_a_stop_cost_two_writes_and_no_read() {
 
     let container = node.run(&[V4, V6]).await.unwrap();
     let started = etcd.served().await;
-    assert_eq!(started.since(stopped), Served { reads: 0, writes: 3 }, "an address of each version; endpoint");
+    assert_eq!(
+        started.since(stopped),
+        Served { reads: 0, writes: 3 },
+        "an address of each version; endpoint"
+    );
     node.stop(&container).await.unwrap();
     assert_eq!(etcd.served().await.since(started), Served { reads: 0, writes: 3 });
     node.stop(&first).await.unwrap();
@@ -66,7 +70,8 @@ async fn fill(store: &dyn Store, count: u32) {
     for number in 0..count {
         let cidr = format!("10.{}.{}.{}/26", 64 + number / 1024, number / 4 % 256, number % 4 * 64);
         let node = NodeName::new(&format!("other-{}", number % 500)).unwrap();
-        let block = calico_libnetwork::ipam::block::Block::new(cidr.parse().unwrap(), &node, SystemTime::now());
+        let block =
+            calico_libnetwork::ipam::block::Block::new(cidr.parse().unwrap(), &node, SystemTime::now());
         let block: AllocationBlock = block.unwrap().document().clone();
         txn = txn.put(key::block(&block.cidr), serde_json::to_vec(&block).unwrap());
         if txn.ops.len() == Txn::MAX_OPS {
@@ -81,7 +86,8 @@ async fn fill(store: &dyn Store, count: u32) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_address_among_twenty_thousand_blocks_needs_no_read_beyond_one_list() {
     let Some(etcd) = Etcd::start().await else { return };
-    crate::node::pool(&etcd.store, "large", &serde_json::json!({"cidr": "10.64.0.0/10", "blockSize": 26})).await;
+    crate::node::pool(&etcd.store, "large", &serde_json::json!({"cidr": "10.64.0.0/10", "blockSize": 26}))
+        .await;
     fill(&etcd.store, 20_000).await;
     let node = Node::start(&etcd.store, "docker-1").await;
     let before = etcd.served().await;

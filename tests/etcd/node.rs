@@ -101,7 +101,8 @@ impl Node {
 
     async fn create_network(&self) -> String {
         let id = new_id();
-        let v4 = json!([{"AddressSpace": "CalicoAddressSpace", "Pool": "0.0.0.0/0", "Gateway": "169.254.1.1/32"}]);
+        let v4 =
+            json!([{"AddressSpace": "CalicoAddressSpace", "Pool": "0.0.0.0/0", "Gateway": "169.254.1.1/32"}]);
         let v6 = json!([{"AddressSpace": "CalicoAddressSpace", "Pool": "::/0", "Gateway": "fe80::1/128"}]);
         let body = json!({"NetworkID": id, "IPv4Data": v4, "IPv6Data": v6,
             "Options": {"com.docker.network.enable_ipv6": true, "com.docker.network.generic": {}}});

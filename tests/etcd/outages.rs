@@ -46,7 +46,8 @@ async fn run_until_it_works(node: &Node) -> (Container, Vec<String>) {
 /// Living containers have addresses of their own, and the datastore knows them; what else is allocated was answered with
 /// an error, and the collector's.
 async fn assert_sound(store: &EtcdStore, living: &[Container], failures: usize) {
-    let held: Vec<String> = living.iter().flat_map(|c| c.addresses.iter().map(|(_, ip)| ip.clone())).collect();
+    let held: Vec<String> =
+        living.iter().flat_map(|c| c.addresses.iter().map(|(_, ip)| ip.clone())).collect();
     let distinct: BTreeSet<&String> = held.iter().collect();
     assert_eq!(distinct.len(), held.len(), "an address was given twice: {held:?}");
     let known: BTreeSet<String> = allocated(store).await.into_iter().collect();

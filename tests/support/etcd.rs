@@ -163,9 +163,9 @@ impl Etcd {
         let text = http_get(self.client, "/metrics").await;
         let count = |method: &str| {
             let wanted = format!("grpc_method=\"{method}\",grpc_service=\"etcdserverpb.KV\"");
-            let lines = text.lines().filter(|line| {
-                line.starts_with("grpc_server_handled_total") && line.contains(&wanted)
-            });
+            let lines = text
+                .lines()
+                .filter(|line| line.starts_with("grpc_server_handled_total") && line.contains(&wanted));
             lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
         };
         Served { reads: count("Range"), writes: count("Txn") + count("Put") + count("DeleteRange") }
@@ -232,10 +232,7 @@ impl Proxy {
                     let Ok(far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
                     let (near_in, near_out) = near.into_split();
                     let (far_in, far_out) = far.into_split();
-                    tokio::join!(
-                        pass(near_in, far_out, weather.clone()),
-                        pass(far_in, near_out, weather)
-                    );
+                    tokio::join!(pass(near_in, far_out, weather.clone()), pass(far_in, near_out, weather));
                 });
             }
         });
@@ -291,9 +288,8 @@ impl Members {
     /// Starts three members and waits until they answer.
     pub(crate) async fn start(program: &Path) -> Option<Self> {
         for _ in 0..5 {
-            let members: Vec<Member> = (0..3)
-                .map(|_| Member { client: free_port(), peer: free_port(), process: None })
-                .collect();
+            let members: Vec<Member> =
+                (0..3).map(|_| Member { client: free_port(), peer: free_port(), process: None }).collect();
             let folder = tempfile::tempdir().unwrap();
             let mut cluster = Self { members, folder, program: program.to_owned() };
             for index in 0..3 {

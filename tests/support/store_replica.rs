@@ -95,7 +95,8 @@ async fn own_changes_are_read_at_once_though_the_watch_is_silent() {
     let first = store.commit(Txn::new().create("/kept/a", "1").create("/kept/b", "1")).await.unwrap();
     let entry = store.get("/kept/a").await.unwrap().unwrap();
     assert_eq!((entry.revision, entry.value), (first, "1".into()));
-    let second = store.commit(Txn::new().update("/kept/a", first, "2").delete("/kept/b", first)).await.unwrap();
+    let second =
+        store.commit(Txn::new().update("/kept/a", first, "2").delete("/kept/b", first)).await.unwrap();
     assert_eq!(store.get("/kept/a").await.unwrap().unwrap().revision, second);
     assert_eq!(store.get("/kept/b").await.unwrap(), None);
     let listed = store.list("/kept/").await.unwrap();
@@ -117,7 +118,9 @@ async fn a_watch_that_tells_nothing_is_not_believed_for_long() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    timeout(Duration::from_secs(4), found).await.expect("our own change did not come back, so the watch is dead");
+    timeout(Duration::from_secs(4), found)
+        .await
+        .expect("our own change did not come back, so the watch is dead");
 }
 
 #[tokio::test(start_paused = true)]

@@ -72,7 +72,6 @@ impl Cluster {
         Ok(self.members().await?.iter().map(|member| member.url.clone()).collect())
     }
 
-
     pub(super) fn name(&self) -> &str {
         &self.name
     }

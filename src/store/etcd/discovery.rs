@@ -31,9 +31,9 @@ async fn discover_with(resolver: &TokioResolver, domain: &str) -> Result<Vec<Str
                     .collect();
                 targets.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)).then(a.2.cmp(&b.2)));
                 urls.extend(
-                    targets
-                        .into_iter()
-                        .map(|(_, _, host, port)| format!("{scheme}://{}:{port}", host.trim_end_matches('.'))),
+                    targets.into_iter().map(|(_, _, host, port)| {
+                        format!("{scheme}://{}:{port}", host.trim_end_matches('.'))
+                    }),
                 );
             }
             Err(error) => why = error.to_string(),
@@ -106,8 +106,12 @@ mod tests {
     #[tokio::test]
     async fn members_come_with_their_scheme_and_in_order() {
         let found = discover_with(&resolver().await, "example.org").await.unwrap();
-        let wanted =
-            ["https://a.example.org:2380", "https://b.example.org:2379", "https://c.example.org:2379", "http://plain.example.org:4001"];
+        let wanted = [
+            "https://a.example.org:2380",
+            "https://b.example.org:2379",
+            "https://c.example.org:2379",
+            "http://plain.example.org:4001",
+        ];
         assert_eq!(found, wanted);
     }
 

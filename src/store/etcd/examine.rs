@@ -61,7 +61,9 @@ impl EtcdStore {
         match self.commit(never).await {
             Err(StoreError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
-            Ok(_) => Err(unavailable(self.cluster.name(), "it applied a change whose condition did not hold")),
+            Ok(_) => {
+                Err(unavailable(self.cluster.name(), "it applied a change whose condition did not hold"))
+            }
         }
     }
 }
@@ -100,7 +102,7 @@ async fn reason(url: &str, tls: &TlsFiles, why: String) -> String {
             _ => None,
         }
     };
-    timeout(GREETING, greeting).await.ok().flatten().unwrap_or(why.clone())
+    timeout(GREETING, greeting).await.ok().flatten().unwrap_or_else(|| why.clone())
 }
 
 #[cfg(test)]

@@ -6,19 +6,33 @@ const MEANINGS: [(&[&str], &str); 13] = [
     (&["certificate expired", "Expired"], "its certificate has expired, or this machine's clock is wrong"),
     (&["not valid yet", "NotValidYet"], "its certificate is not valid yet, or this machine's clock is wrong"),
     (&["not valid for name", "NotValidForName"], "its certificate is for another name or address"),
-    (&["UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"], "its certificate is not of the CA in ETCD_CA_CERT_FILE"),
+    (
+        &["UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"],
+        "its certificate is not of the CA in ETCD_CA_CERT_FILE",
+    ),
     (
         &["CertificateRequired", "certificate required"],
         "it asks for a client certificate: ETCD_CERT_FILE and ETCD_KEY_FILE are missing",
     ),
     (
-        &["alert: BadCertificate", "alert: UnknownCA", "alert: CertificateUnknown", "alert: CertificateExpired"],
+        &[
+            "alert: BadCertificate",
+            "alert: UnknownCA",
+            "alert: CertificateUnknown",
+            "alert: CertificateExpired",
+        ],
         "it refuses our client certificate, or needs one: ETCD_CERT_FILE and ETCD_KEY_FILE",
     ),
-    (&["InvalidContentType"], "it does not speak TLS there: its URL begins with http://"),
+    (
+        &["InvalidContentType", "tls handshake eof"],
+        "it does not speak TLS there: its URL begins with http://",
+    ),
     (&["user name is empty"], "it wants to know who we are: ETCD_USERNAME and ETCD_PASSWORD are missing"),
     (&["invalid user ID or password"], "it refuses ETCD_USERNAME with ETCD_PASSWORD"),
-    (&["permission denied"], "the user of ETCD_USERNAME may not do this: it has to read and write below /calico/"),
+    (
+        &["permission denied"],
+        "the user of ETCD_USERNAME may not do this: it has to read and write below /calico/",
+    ),
     (&["failed to lookup address", "dns error"], "its name is not known to DNS"),
     (&["Connection refused"], "nothing listens there"),
     (&["No route to host", "Network is unreachable"], "there is no way to it"),

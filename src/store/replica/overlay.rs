@@ -1,5 +1,5 @@
 //! What this process knows beyond what the watch has told so far: its own changes, keys that were read again, and keys
-//! of which nothing is certain. Pure.
+//! of which nothing is certain. It decides and does nothing; the time is an argument.
 
 use crate::store::{Entry, Revision};
 use bytes::Bytes;

@@ -136,14 +136,12 @@ impl Part {
     pub(super) fn apply(&self, follower: &mut Follower, events: Vec<Event>) {
         let Some(revision) = events.last().map(Event::revision) else { return };
         let exists = |event: &Event| matches!(event, Event::Put(_));
-        let told: Vec<(String, Revision, bool)> = events
-            .iter()
-            .map(|event| (event.key().to_owned(), event.revision(), exists(event)))
-            .collect();
+        let told: Vec<(String, Revision, bool)> =
+            events.iter().map(|event| (event.key().to_owned(), event.revision(), exists(event))).collect();
         let Follower { publisher, size, partial } = follower;
         publisher.publish_some(events, revision, |entry| {
-            let keep = self.region.keeps(&entry.key)
-                && !(*partial && self.region.spills(&entry.key, &entry.value));
+            let keep =
+                self.region.keeps(&entry.key) && !(*partial && self.region.spills(&entry.key, &entry.value));
             if keep {
                 *size = size.saturating_add(entry.key.len()).saturating_add(entry.value.len());
             }
