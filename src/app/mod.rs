@@ -10,11 +10,14 @@
 
 mod admin;
 mod explain;
+mod felix;
 mod firewall;
 mod gate;
+mod node;
 mod node_name;
 mod policy;
 mod replica;
+mod standing;
 mod start;
 mod tasks;
 

@@ -24,6 +24,8 @@ pub(super) enum Verb {
     Revoke(IfaceName),
     Policy(Box<Changes>),
     RemoveAll,
+    StandBack,
+    TakeOver,
 }
 
 /// Which elements of which sets a verb can change.
@@ -85,7 +87,12 @@ impl Desired {
             Verb::AddEndpoint(iface) | Verb::SetSiblings(iface, _) => vec![Part::Endpoint(iface.clone())],
             Verb::RemoveEndpoint(iface) => vec![Part::Endpoint(iface.clone()), Part::Ports],
             Verb::Publish(..) | Verb::Revoke(_) => vec![Part::Ports],
-            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) => Vec::new(),
+            Verb::Ensure
+            | Verb::Resync
+            | Verb::RemoveAll
+            | Verb::StandBack
+            | Verb::TakeOver
+            | Verb::Policy(_) => Vec::new(),
         }
     }
 
@@ -118,7 +125,12 @@ impl Desired {
             Verb::Revoke(iface) => {
                 self.ports.remove(iface);
             }
-            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) => {}
+            Verb::Ensure
+            | Verb::Resync
+            | Verb::RemoveAll
+            | Verb::StandBack
+            | Verb::TakeOver
+            | Verb::Policy(_) => {}
         }
         None
     }

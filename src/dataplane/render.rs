@@ -40,13 +40,13 @@ const BRIDGES: &str = "docker-bridges";
 const ICMPV6: &str = "icmpv6-to-host";
 
 /// Names of what exists once for each family.
-struct Names {
+pub(super) struct Names {
     family: Family,
     masq: &'static str,
     all: &'static str,
-    ports: &'static str,
-    ports_at: &'static str,
-    hairpin: &'static str,
+    pub(super) ports: &'static str,
+    pub(super) ports_at: &'static str,
+    pub(super) hairpin: &'static str,
     address: DataType,
 }
 
@@ -70,7 +70,7 @@ const NAMES6: Names = Names {
     address: DataType::Ipv6Addr,
 };
 
-const FAMILIES: [&Names; 2] = [&NAMES4, &NAMES6];
+pub(super) const FAMILIES: [&Names; 2] = [&NAMES4, &NAMES6];
 
 /// Our table.
 pub(super) fn table_id() -> TableId {
@@ -260,12 +260,16 @@ fn rules(options: &Options) -> Vec<Rule> {
 /// listens on the host's 127.0.0.0/8: `route_localnet` is on for endpoints, and a container may send raw packets.
 fn prerouting(options: &Options) -> Vec<Rule> {
     let raw = || Rule::in_chain("raw-prerouting");
-    let to_localhost = raw().iifname(CALI).family(Family::Ip).address(Family::Ip, false, localhost());
     vec![
         raw().set_mark(options.marks.both(), 0),
-        to_localhost.drop_because("localhost of the host"),
+        keep_off_localhost(),
         raw().iifname(CALI).jump(sources::RPF),
     ]
+}
+
+pub(super) fn keep_off_localhost() -> Rule {
+    let to = Rule::in_chain("raw-prerouting").iifname(CALI).family(Family::Ip);
+    to.address(Family::Ip, false, localhost()).drop_because("localhost of the host")
 }
 
 /// Ports of one address of the host come before ports of all its addresses. From elsewhere nothing for 127.0.0.0/8
@@ -350,10 +354,22 @@ fn postrouting() -> Vec<Rule> {
                 .address_in(f, false, names.all, true)
                 .masquerade(),
         );
-        rules.push(rule().family(f).address_pair_in(f, names.hairpin).masquerade());
+        rules.push(hairpin(names));
     }
-    rules.push(rule().oifname(CALI).family(Family::Ip).address(Family::Ip, true, localhost()).masquerade());
+    rules.push(from_localhost());
     rules
+}
+
+pub(super) fn hairpin(names: &Names) -> Rule {
+    Rule::in_chain("postrouting")
+        .family(names.family)
+        .address_pair_in(names.family, names.hairpin)
+        .masquerade()
+}
+
+pub(super) fn from_localhost() -> Rule {
+    let rule = Rule::in_chain("postrouting").oifname(CALI).family(Family::Ip);
+    rule.address(Family::Ip, true, localhost()).masquerade()
 }
 
 /// 127.0.0.0/8 as address and mask.

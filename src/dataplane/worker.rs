@@ -3,8 +3,8 @@
 use super::delta::{self, Repair};
 use super::desired::{Desired, Verb};
 use super::schedule::Schedule;
-use super::{DataplaneError, Options, Request, guard, legacy, policy, render};
-use crate::nft::{Batch, Change, Monitor, NftError, Op, Socket};
+use super::{DataplaneError, Options, Request, felix, guard, legacy, policy, render};
+use crate::nft::{Batch, Change, Monitor, NftError, Op, Socket, Table};
 use crate::policy::Changes;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -33,10 +33,12 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Worker {
     inbox: mpsc::Receiver<Request>,
-    options: Options,
-    desired: Desired,
+    pub(super) options: Options,
+    pub(super) desired: Desired,
     /// Between `ensure` and `remove_all`.
-    active: bool,
+    pub(super) active: bool,
+    /// Whether Felix programs the host: see [`super::standing`].
+    pub(super) standing: bool,
     socket: Option<Socket>,
     table: Schedule,
     guard: Schedule,
@@ -44,10 +46,16 @@ pub struct Worker {
     /// each of whom waits for one.
     waiting: Vec<(Request, Instant)>,
     status: watch::Sender<Status>,
+    /// Counts changes of tables in which Felix works.
+    felix: watch::Sender<u64>,
 }
 
 impl Worker {
-    pub(super) fn new(options: Options, inbox: mpsc::Receiver<Request>) -> (Self, watch::Receiver<Status>) {
+    pub(super) fn new(
+        options: Options,
+        inbox: mpsc::Receiver<Request>,
+        felix: watch::Sender<u64>,
+    ) -> (Self, watch::Receiver<Status>) {
         let now = Instant::now();
         let (status, seen) = watch::channel(Status::default());
         let table = Schedule::new(now, options.timing.check);
@@ -59,11 +67,13 @@ impl Worker {
                 options,
                 desired,
                 active: false,
+                standing: false,
                 socket: None,
                 table,
                 guard,
                 waiting: Vec::new(),
                 status,
+                felix,
             },
             seen,
         )
@@ -127,6 +137,9 @@ impl Worker {
             if lost || guard::tables().into_iter().any(of) {
                 self.guard.soon(now, settle);
             }
+            if lost || felix::tables().into_iter().any(of) {
+                self.felix.send_modify(|count| *count += 1);
+            }
         }
     }
 
@@ -161,7 +174,7 @@ impl Worker {
     /// endpoint stays closed until its policy comes.
     fn must_wait(&self, verb: &Verb) -> bool {
         let unknown = matches!(verb, Verb::AddEndpoint(iface) if !self.desired.policy.knows(iface));
-        unknown && self.active && self.desired.check(verb).is_ok()
+        unknown && self.active && !self.standing && self.desired.check(verb).is_ok()
     }
 
     async fn serve_waiting(&mut self) {
@@ -199,6 +212,8 @@ impl Worker {
             }
             Verb::Resync => self.resync().await,
             Verb::RemoveAll => self.remove_all().await,
+            Verb::StandBack => self.stand_back().await,
+            Verb::TakeOver => self.take_over().await,
             Verb::Policy(changes) => self.change_policy(changes).await,
             change => self.change(change).await,
         }
@@ -213,6 +228,9 @@ impl Worker {
         let inverse = self.desired.apply(verb);
         if !self.active {
             return Ok(());
+        }
+        if self.standing {
+            return self.change_beside(&parts, inverse).await;
         }
         let after = render::entries_of(&self.desired, &parts);
         let batch = delta::elements(&render::table_id(), &before, &after);
@@ -229,7 +247,7 @@ impl Worker {
     /// keeps what it has, and it is tried again.
     async fn change_policy(&mut self, changes: &Changes) -> Result<(), DataplaneError> {
         let batches = policy::switch(&mut self.desired, changes, self.options.marks);
-        if !self.active {
+        if !self.active || self.standing {
             return Ok(());
         }
         for batch in batches {
@@ -247,14 +265,14 @@ impl Worker {
     }
 
     /// After a failure of the socket itself the next use opens a new one.
-    fn checked<T>(&mut self, outcome: Result<T, NftError>) -> Result<T, NftError> {
+    pub(super) fn checked<T>(&mut self, outcome: Result<T, NftError>) -> Result<T, NftError> {
         if matches!(outcome, Err(NftError::Socket { .. } | NftError::Timeout { .. })) {
             self.socket = None;
         }
         outcome
     }
 
-    fn socket(&mut self) -> Result<&mut Socket, NftError> {
+    pub(super) fn socket(&mut self) -> Result<&mut Socket, NftError> {
         match &mut self.socket {
             Some(socket) => Ok(socket),
             empty => Ok(empty.insert(Socket::open(self.options.timing.deadline)?)),
@@ -262,12 +280,12 @@ impl Worker {
     }
 
     /// Compares the table with what is desired, repairs it, and reports.
-    async fn resync(&mut self) -> Result<(), DataplaneError> {
+    pub(super) async fn resync(&mut self) -> Result<(), DataplaneError> {
         if !self.active {
             self.table.done(Instant::now(), true);
             return Ok(());
         }
-        let outcome = self.repair().await;
+        let outcome = self.repair(&self.wanted()).await;
         let outcome = self.checked(outcome);
         self.table.done(Instant::now(), outcome.is_ok());
         let findings = outcome.as_ref().map(Vec::len).unwrap_or(0);
@@ -288,15 +306,13 @@ impl Worker {
     }
 
     /// Gives what was found wrong and is right now.
-    async fn repair(&mut self) -> Result<Vec<String>, NftError> {
+    pub(super) async fn repair(&mut self, desired: &Table) -> Result<Vec<String>, NftError> {
         let id = render::table_id();
-        let desired = render::table(&self.desired, &self.options);
         let mut findings = Vec::new();
         for _ in 0..ATTEMPTS {
             let socket = self.socket()?;
             let (actual, generation) = socket.dump(&id).await?;
-            let Some(Repair { batch, findings: found, again }) =
-                delta::repair(&id, &desired, actual.as_ref())
+            let Some(Repair { batch, findings: found, again }) = delta::repair(&id, desired, actual.as_ref())
             else {
                 return Ok(findings);
             };
@@ -316,15 +332,14 @@ impl Worker {
                 Err(other) => return Err(other),
             }
         }
-        self.socket()?.commit(&delta::replacement(&id, &desired)).await?;
+        self.socket()?.commit(&delta::replacement(&id, desired)).await?;
         Ok(findings)
     }
 
     /// Looks at the FORWARD chains of both families and both kinds of iptables. Failures become warnings.
-    async fn assert_guard(&mut self) {
+    pub(super) async fn assert_guard(&mut self) {
         let mut warnings = Vec::new();
         if self.active {
-            let (mode, accept) = (self.options.forward_accept, self.options.marks.accept);
             for table in guard::tables() {
                 match self.guard_table(&table).await {
                     Ok(true) => log::info!("FORWARD of table {table}: our packets are let pass"),
@@ -332,8 +347,9 @@ impl Worker {
                     Err(error) => warnings.push(error.to_string()),
                 }
             }
-            for family in legacy::families(&self.options.legacy, self.options.timing.deadline) {
-                match family.ensure(mode, accept).await {
+            let tools = self.options.legacy.clone();
+            for family in legacy::families(&tools, self.options.timing.deadline) {
+                match self.guard_legacy(&family).await {
                     Ok(true) => log::info!("FORWARD of the old iptables: our packets are let pass"),
                     Ok(false) => {}
                     Err(error) => warnings.push(error),
@@ -349,12 +365,6 @@ impl Worker {
             }
             changed
         });
-    }
-
-    async fn guard_table(&mut self, table: &crate::nft::TableId) -> Result<bool, NftError> {
-        let how = (self.options.forward_accept, self.options.marks.accept);
-        let outcome = guard::ensure(self.socket()?, table, how).await;
-        self.checked(outcome)
     }
 
     async fn remove_all(&mut self) -> Result<(), DataplaneError> {

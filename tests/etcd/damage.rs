@@ -117,26 +117,3 @@ async fn a_pool_that_is_deleted_under_us_serves_no_more_and_takes_addresses_back
     pool(&etcd.store, "new", &json!({"cidr": "10.50.0.0/24", "blockSize": 28})).await;
     assert!(success(&node, V4).await.starts_with("10.50.0."));
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_written_while_the_data_is_locked() {
-    let Some(etcd) = Etcd::start().await else { return };
-    pools(&etcd.store).await;
-    let node = Node::start(&etcd.store, "docker-1").await;
-    let container = node.run(&[V4]).await.unwrap();
-    let lock = format!("{}clusterinformations/default", key::RESOURCE_ROOT);
-    let information = |ready: bool| {
-        json!({"kind": "ClusterInformation", "metadata": {"name": "default"}, "spec": {"datastoreReady": ready}})
-            .to_string()
-    };
-    put(&etcd.store, &lock, &information(false)).await;
-    let sentence = refusal(&node, V4).await;
-    assert!(sentence.contains("datastoreReady: false"), "{sentence}");
-    let locked = etcd.store.list("/calico/").await.unwrap().revision;
-    assert!(node.stop(&container).await.unwrap_err().contains("datastoreReady"));
-    assert_eq!(etcd.store.list("/calico/").await.unwrap().revision, locked, "nothing was written");
-    put(&etcd.store, &lock, &information(true)).await;
-    let address = success(&node, V4).await;
-    node.release(V4, &address).await.unwrap();
-    node.stop(&container).await.unwrap();
-}

@@ -2,7 +2,7 @@
 
 use super::suite::Backend;
 use calico_libnetwork::store::faulty::{Fault, Verb};
-use calico_libnetwork::store::replica::{Brake, Region, Spill};
+use calico_libnetwork::store::replica::{Region, Spill};
 use calico_libnetwork::store::{FaultyStore, MemoryStore, ReplicaStore, Revision, Store, StoreError, Txn};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -206,17 +206,4 @@ async fn too_much_is_given_up_but_for_what_is_this_nodes() {
     assert!(store.get("/kept/7").await.unwrap().is_some(), "given up, not forgotten");
     assert_eq!(store.list("/kept/").await.unwrap().entries.len(), 30);
     assert_eq!(reads(&inner), before + 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_key_can_hold_all_other_changes_up() {
-    let (_, store) = faulty().await;
-    let reads = |value: &[u8]| (value == b"stop").then(|| "it is locked".to_owned());
-    let store = store.with_brake(Brake { key: "/kept/brake".to_owned(), reads });
-    store.commit(Txn::new().put("/a", "1")).await.unwrap();
-    store.commit(Txn::new().put("/kept/brake", "stop")).await.unwrap();
-    let refused = store.commit(Txn::new().put("/a", "2")).await.unwrap_err();
-    assert_eq!(refused.to_string(), "the datastore is unavailable: it is locked");
-    store.commit(Txn::new().put("/kept/brake", "go")).await.unwrap();
-    store.commit(Txn::new().put("/a", "2")).await.unwrap();
 }

@@ -37,21 +37,11 @@ use tokio::time::{Instant, timeout_at};
 /// How long a list waits for the watch before it asks the datastore.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// A kept key whose value can forbid all changes but its own.
-#[derive(Debug, Clone)]
-pub struct Brake {
-    /// The key.
-    pub key: String,
-    /// Why its value forbids changes, if it does.
-    pub reads: fn(&[u8]) -> Option<String>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct ReplicaStore {
     inner: SharedStore,
     parts: Vec<Arc<Part>>,
-    brake: Option<Brake>,
     _followers: Vec<Task<Infallible>>,
 }
 
@@ -62,24 +52,7 @@ impl ReplicaStore {
     pub fn start(inner: SharedStore, regions: Vec<Region>) -> Self {
         let parts: Vec<Arc<Part>> = regions.into_iter().map(Part::new).map(Arc::new).collect();
         let follow = |part: &Arc<Part>| Task::spawn(follow::follow(inner.clone(), part.clone()));
-        Self { _followers: parts.iter().map(follow).collect(), inner, parts, brake: None }
-    }
-
-    /// The same, with changes refused while a key says so. A region that is not in step refuses nothing.
-    #[must_use]
-    pub fn with_brake(self, brake: Brake) -> Self {
-        Self { brake: Some(brake), ..self }
-    }
-
-    /// Why a transaction is refused, if it is.
-    fn refusal(&self, txn: &Txn) -> Option<StoreError> {
-        let brake = self.brake.as_ref().filter(|brake| !txn.ops.iter().any(|op| op.key() == brake.key))?;
-        let now = Instant::now();
-        let value = self.parts.iter().find_map(|part| match part.get(&brake.key, now) {
-            Answer::Known(found) => found,
-            Answer::Wait | Answer::Ask => None,
-        })?;
-        (brake.reads)(&value.value).map(|why| StoreError::Unavailable { why })
+        Self { _followers: parts.iter().map(follow).collect(), inner, parts }
     }
 
     /// Waits until every region is in step.
@@ -91,9 +64,6 @@ impl ReplicaStore {
     }
 
     async fn apply(&self, txn: Txn) -> Result<Revision, StoreError> {
-        if let Some(refusal) = self.refusal(&txn) {
-            return Err(refusal);
-        }
         let changes: Vec<(String, Option<Bytes>)> = txn.ops.iter().map(change).collect();
         let mut doubt = Doubt { store: self, keys: changes.iter().map(|(key, _)| key.clone()).collect() };
         let answer = self.inner.commit(txn).await;
