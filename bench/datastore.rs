@@ -156,7 +156,9 @@ impl Store for Counting {
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Revision, StoreError>> {
         self.inner
             .commit(txn)
-            .inspect_err(|error| drop(error.is_conflict().then(|| self.lost.fetch_add(1, Ordering::Relaxed))))
+            .inspect_err(|error| {
+                self.lost.fetch_add(u64::from(error.is_conflict()), Ordering::Relaxed);
+            })
             .boxed()
     }
     fn watch(&self, prefix: &str, from: Revision) -> BoxStream<'static, Result<Event, StoreError>> {

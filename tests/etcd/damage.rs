@@ -82,9 +82,8 @@ async fn a_document_that_cannot_be_read_stops_what_needs_it_and_nothing_else() {
 
     // A block of this node: its addresses cannot be released, and another block serves.
     let block = format!("{}ipv4/block/", key::BLOCK_ROOT);
-    let own = etcd.store.list(&block).await.unwrap().entries.into_iter();
-    let own =
-        own.filter(|entry| String::from_utf8_lossy(&entry.value).contains("host:docker-1")).next().unwrap();
+    let mut own = etcd.store.list(&block).await.unwrap().entries.into_iter();
+    let own = own.find(|entry| String::from_utf8_lossy(&entry.value).contains("host:docker-1")).unwrap();
     put(&etcd.store, &own.key, "{}").await;
     let address = success(&node, V6).await;
     node.release(V6, &address).await.unwrap();

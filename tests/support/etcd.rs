@@ -166,7 +166,7 @@ impl Etcd {
             let lines = text
                 .lines()
                 .filter(|line| line.starts_with("grpc_server_handled_total") && line.contains(&wanted));
-            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
         };
         Served { reads: count("Range"), writes: count("Txn") + count("Put") + count("DeleteRange") }
     }
