@@ -17,7 +17,7 @@ pub const IPAM_ROOT: &str = "/calico/ipam/v2/";
 pub const BLOCK_ROOT: &str = "/calico/ipam/v2/assignment/";
 /// All handles.
 pub const HANDLE_ROOT: &str = "/calico/ipam/v2/handle/";
-/// The IPAM configuration that IPAM itself reads (datamodel 1.14); this plugin never writes it.
+/// The IPAM configuration that IPAM itself reads (datamodel 1.14); only the operator's `ipam configure` writes it.
 pub const IPAM_CONFIG: &str = "/calico/ipam/v2/config";
 /// What this plugin keeps for itself on this node.
 pub const LOCAL_ROOT: &str = "/libnetwork/v1/";
@@ -77,6 +77,12 @@ pub fn host(node: &NodeName) -> String {
 #[must_use]
 pub fn affinities(node: &NodeName, version: IpVersion) -> String {
     format!("{HOST_ROOT}{node}/{}/block/", version.key_word())
+}
+
+/// What old Calicos wrote when a node first took an address; nothing reads it.
+#[must_use]
+pub fn node_marker(node: &NodeName) -> String {
+    format!("{HOST_ROOT}{node}")
 }
 
 /// The node and block that an affinity key names.
