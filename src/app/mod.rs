@@ -17,6 +17,7 @@ mod node;
 mod node_name;
 mod policy;
 mod replica;
+mod routes;
 mod standing;
 mod start;
 mod tasks;
@@ -111,9 +112,10 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             error = supervisor.failed() => break Some(error),
-            (parts, policy) = &mut building, if inbox.is_some() => {
+            (parts, policy, routes) = &mut building, if inbox.is_some() => {
                 let Some(inbox) = inbox.take() else { continue };
                 tasks::spawn_policy(&mut supervisor, policy, inbox, &shutdown);
+                tasks::spawn_routes(&mut supervisor, routes, &shutdown);
                 admin.send_replace(Some(AdminParts { store: parts.store.clone(), policy: desk.clone() }));
                 key.open(parts.drivers.clone());
                 log::info!("ready");

@@ -11,6 +11,7 @@ use crate::driver::Drivers;
 use crate::gc::Collector;
 use crate::model::{IfaceName, IpPoolSpec, key};
 use crate::net::{Host, HostEvent};
+use crate::routes;
 use crate::store::{SharedStore, StoreError};
 use crate::task::{Backoff, Supervisor};
 use futures::StreamExt;
@@ -65,6 +66,17 @@ pub(super) fn spawn_policy(
     shutdown: &CancellationToken,
 ) {
     supervisor.spawn("policy", stoppable(shutdown.clone().cancelled_owned(), policy.run(inbox)));
+}
+
+/// Starts the task that keeps the routes between nodes, if they are this plugin's.
+pub(super) fn spawn_routes(
+    supervisor: &mut Supervisor,
+    routes: Option<routes::Worker>,
+    shutdown: &CancellationToken,
+) {
+    if let Some(routes) = routes {
+        supervisor.spawn("routes", stoppable(shutdown.clone().cancelled_owned(), routes.run()));
+    }
 }
 
 /// A task that runs for ever, and ends in order when it is told to.

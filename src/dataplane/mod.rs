@@ -28,6 +28,7 @@ mod render;
 mod schedule;
 mod sources;
 mod standing;
+mod tunnel;
 mod worker;
 
 pub use error::DataplaneError;

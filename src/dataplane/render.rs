@@ -13,7 +13,7 @@
 //! returning, and drops otherwise. An endpoint whose policy is not known has no elements: it is closed.
 
 use super::desired::{Desired, Part};
-use super::{HostAction, Options, PortMap, sources};
+use super::{HostAction, Options, PortMap, sources, tunnel};
 use crate::model::{Cidr, IfaceName, IpVersion};
 use crate::nft::{
     BaseChain, Chain, ChainKind, Data, DataType, ElementKey, Family, Hook, Rule, Set, SetContents, SetData,
@@ -357,6 +357,7 @@ fn postrouting() -> Vec<Rule> {
         rules.push(hairpin(names));
     }
     rules.push(from_localhost());
+    rules.extend(tunnel::rules("postrouting"));
     rules
 }
 
