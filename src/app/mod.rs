@@ -16,6 +16,7 @@ mod gate;
 mod node;
 mod node_name;
 mod policy;
+mod replica;
 mod routes;
 mod standing;
 mod start;
@@ -23,7 +24,8 @@ mod tasks;
 
 pub use explain::explain;
 pub use node_name::{name_conflict, node_name};
-pub(crate) use start::{dataplane_options, open_local, open_store};
+pub use replica::replicate;
+pub(crate) use start::{dataplane_options, open_etcd, open_local, open_store};
 
 use crate::admin::{AdminParts, policy_desk};
 use crate::config::Config;
