@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod counters;
 mod ipam;
 mod policy;
 mod resources;
@@ -10,6 +11,7 @@ mod serve;
 mod session;
 mod table;
 mod target;
+mod trace;
 
 use crate::config::{Config, ConfigError, Environment, SETTINGS};
 use crate::resource::Verb;

@@ -25,6 +25,7 @@ mod policy;
 mod port;
 mod render;
 mod schedule;
+mod show;
 mod sources;
 mod worker;
 
@@ -32,6 +33,7 @@ pub use error::DataplaneError;
 pub use felix::felix_signs;
 pub use options::{ForwardAccept, HostAction, LegacyTools, Marks, Options, Timing};
 pub use port::{PortMap, Protocol};
+pub use show::{RuleCount, published_ports, rule_counts, show_table};
 pub use worker::{Status, Worker};
 
 use crate::model::{Cidr, IfaceName};

@@ -77,6 +77,16 @@ pub(super) fn table_id() -> TableId {
     TableId::new(Family::Inet, "calico-docker")
 }
 
+/// The maps of published ports: name, family, and whether their keys begin with an address of the host.
+pub(super) fn port_maps() -> [(&'static str, Family, bool); 4] {
+    [
+        (NAMES4.ports, NAMES4.family, false),
+        (NAMES4.ports_at, NAMES4.family, true),
+        (NAMES6.ports, NAMES6.family, false),
+        (NAMES6.ports_at, NAMES6.family, true),
+    ]
+}
+
 /// The whole table as it should be.
 pub(super) fn table(desired: &Desired, options: &Options) -> Table {
     let mut table = Table::default();

@@ -16,6 +16,11 @@ impl Reg {
         if word > 15 { Self(15) } else { Self(word) }
     }
 
+    /// Its 32-bit word.
+    pub(crate) fn index(self) -> u8 {
+        self.0
+    }
+
     /// As the kernel numbers it: 1 to 4 for the 16-byte registers, 8 to 23 for words between
     /// (`net/netfilter/nf_tables_api.c`, `nft_dump_register`).
     pub(crate) fn number(self) -> u32 {

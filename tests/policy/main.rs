@@ -15,3 +15,5 @@ mod lab;
 mod life;
 #[path = "../support/nsrun.rs"]
 mod nsrun;
+mod refusals;
+mod show;

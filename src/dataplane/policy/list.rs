@@ -9,8 +9,8 @@ use super::set;
 use crate::model::{Cidr, IpVersion};
 use crate::nft::{Family, Rule, SetContents, Verdict};
 use crate::policy::{
-    Action, Direction, PortMatch, PortRange, ResolvedRule, ResourceKind, RuleList, RuleListId, SetId,
-    SetKind, SideMatch, log_prefix,
+    Action, PortMatch, PortRange, ResolvedRule, ResourceKind, RuleList, RuleListId, SetId, SetKind,
+    SideMatch, log_prefix,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,16 +20,6 @@ const LOG_PREFIX: &str = "calico-packet";
 const LOG_LEVEL: u32 = 6;
 /// Longest comment that the kernel gives back as it was (`NFT_USERDATA_MAXLEN` less the header and the final NUL).
 const LONGEST_COMMENT: usize = 126;
-
-/// Name of a list's chain.
-pub(super) fn chain(id: &RuleListId) -> String {
-    let kind = if id.owner.kind == ResourceKind::Profile { "prof" } else { "pol" };
-    let direction = match id.direction {
-        Direction::Ingress => "in",
-        Direction::Egress => "out",
-    };
-    format!("{kind}-{direction}-{}", id.hash())
-}
 
 /// A comment that reads back as it was written.
 pub(super) fn comment(text: &str) -> String {
@@ -48,13 +38,13 @@ pub(super) struct Rendered {
 pub(super) fn render(id: &RuleListId, list: &RuleList, marks: Marks) -> Rendered {
     let mut rendered = Rendered::default();
     let writer = Writer {
-        chain: chain(id),
+        chain: id.chain(),
         log_prefix: log_prefix(LOG_PREFIX, id, list),
         profile: id.owner.kind == ResourceKind::Profile,
         marks,
     };
     for rule in &list.rules {
-        writer.rule(&mut rendered, rule, &comment(&format!("{id} rule {}", rule.index)));
+        writer.rule(&mut rendered, rule, &comment(&format!("rule {} of {id}", rule.index + 1)));
     }
     rendered
 }
