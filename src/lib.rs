@@ -19,6 +19,7 @@
 //! | [`docker`] | client of the Docker API, for background tasks only |
 //! | [`gc`] | finds and collects what nobody owns any more |
 //! | [`cluster`] | what a Calico cluster needs before its first endpoint: Node, tiers, default pools |
+//! | [`metrics`] | figures in Prometheus's text format |
 //! | [`admin`] | the administrator's socket: datastore and policy for the commands |
 //! | [`app`] | builds the parts, starts the tasks, waits, drains |
 //! | [`cli`] | the administrator's door |
@@ -36,6 +37,7 @@ pub mod driver;
 pub mod gc;
 pub mod ipam;
 pub mod logging;
+pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod nft;

@@ -20,6 +20,8 @@ pub enum PolicyQuestion {
         /// Host side of its veth.
         interface: String,
     },
+    /// What is wrong with any resource that matters to policy.
+    Problems,
     /// What is decided about a new flow.
     Trace {
         /// Where it comes from.
@@ -41,6 +43,8 @@ pub enum PolicyQuestion {
 pub enum PolicyAnswer {
     /// What applies to an endpoint.
     Explain(EndpointReport),
+    /// Sentences.
+    Problems(Vec<String>),
     /// What is decided about a flow.
     Trace(TraceReport),
 }
@@ -204,6 +208,7 @@ fn answer(question: &PolicyQuestion, graph: &Graph) -> Result<PolicyAnswer, Stri
             })?;
             Ok(PolicyAnswer::Explain(endpoint(&found, graph.problems())))
         }
+        PolicyQuestion::Problems => Ok(PolicyAnswer::Problems(graph.problems())),
         PolicyQuestion::Trace { source, destination, protocol, port, published } => {
             let flow = Flow { published: *published, ..Flow::new(*source, *destination, *protocol, *port) };
             Ok(PolicyAnswer::Trace(trace(&graph.trace(&flow))))

@@ -55,14 +55,20 @@ impl Metrics {
         write_status(&mut page, &dataplane.status().borrow().clone());
         let problems = tokio::time::timeout(PATIENCE, desk.ask(PolicyQuestion::Problems)).await;
         if let Ok(Ok(PolicyAnswer::Problems(problems))) = problems {
-            page.gauge("policy_problems", "Resources of policy that are wrong or not enforced, one for each sentence.");
+            page.gauge(
+                "policy_problems",
+                "Resources of policy that are wrong or not enforced, one for each sentence.",
+            );
             page.sample("policy_problems", &[], problems.len());
         }
         if let Ok(Ok(counts)) = tokio::time::timeout(PATIENCE, dataplane::rule_counts(PATIENCE)).await {
             write_denied(&mut page, &counts);
         }
         if let Ok(Ok(chains)) = tokio::time::timeout(PATIENCE, dataplane::endpoint_chains(PATIENCE)).await {
-            page.gauge("endpoint_info", "The chain that decides about an endpoint's packets, by its interface.");
+            page.gauge(
+                "endpoint_info",
+                "The chain that decides about an endpoint's packets, by its interface.",
+            );
             for (interface, chain) in &chains {
                 page.sample("endpoint_info", &[("interface", interface), ("chain", chain)], 1);
             }
@@ -92,7 +98,11 @@ fn write_denied(page: &mut Exposition, counts: &[RuleCount]) {
     let drops = || counts.iter().filter(|count| count.drops);
     page.counter("denied_packets_total", "Packets that were dropped, by chain and reason.");
     for count in drops() {
-        page.sample("denied_packets_total", &[("chain", &count.chain), ("reason", &count.what)], count.packets);
+        page.sample(
+            "denied_packets_total",
+            &[("chain", &count.chain), ("reason", &count.what)],
+            count.packets,
+        );
     }
     page.counter("denied_bytes_total", "Bytes of packets that were dropped, by chain and reason.");
     for count in drops() {

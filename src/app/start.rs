@@ -2,7 +2,9 @@
 //! what they wait for. A datastore that is down must never end the process: dockerd would disable the plugin.
 
 use super::gate::GateKey;
+use super::metrics::Metrics;
 use super::policy::PolicyFeed;
+use super::tuning::TuningFeed;
 use crate::cluster;
 use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
 use crate::dataplane::{self, Dataplane, ForwardAccept, LegacyTools};
@@ -68,10 +70,10 @@ pub(super) async fn build(
     config: &Config,
     options: driver::Options,
     dataplane: Dataplane,
-    key: &GateKey,
-) -> (Parts, PolicyFeed) {
+    (key, counts): (&GateKey, &Metrics),
+) -> (Parts, PolicyFeed, TuningFeed) {
     let local = persist(key, || open_local(config)).await;
-    let store = persist(key, || async { open_store(config, &local) }).await;
+    let store = counts.store(persist(key, || async { open_store(config, &local) }).await);
     let host = persist(key, || open_host(config)).await;
     persist(key, || prepare_cluster(config, &options, &store, &*host)).await;
     persist(key, || prepare_kernel(&*host)).await;
@@ -89,10 +91,12 @@ pub(super) async fn build(
     let bridges: Vec<IfaceName> = bridges.iter().filter_map(|name| IfaceName::new(name).ok()).collect();
     persist(key, || dataplane.set_docker_bridges(&bridges)).await;
     let policy = persist(key, || PolicyFeed::start(store.clone(), dataplane.clone(), &options.node)).await;
+    let tuning = TuningFeed::new(config, store.clone(), dataplane.clone(), options.node.clone());
+    persist(key, || tuning.load()).await;
     // Only now, when it knows all endpoints, their policy, pools and ports: what a former process left in force is adopted in one
     // step, and no packet of a running container sees anything in between.
     persist(key, || dataplane.ensure()).await;
-    (Parts { store, host, dataplane, drivers: Arc::new(drivers) }, policy)
+    (Parts { store, host, dataplane, drivers: Arc::new(drivers) }, policy, tuning)
 }
 
 /// Tries a step until it succeeds.

@@ -2,7 +2,7 @@
 //!
 //! As in Felix a setting of the node wins over the FelixConfiguration `node.NAME`, and that over `default`.
 
-use crate::config::Config;
+use crate::config::{Config, parse_rate};
 use crate::dataplane::{Dataplane, HostAction, LogRate, LogTuning, NatTuning, Tuning};
 use crate::model::{NodeName, key};
 use crate::store::{Revision, SharedStore, StoreError};
@@ -60,7 +60,12 @@ impl TuningFeed {
 
     async fn hosts(&self) -> Result<BTreeSet<IpAddr>, StoreError> {
         let nodes = self.store.list(&prefix("nodes")).await?;
-        Ok(nodes.entries.iter().filter_map(|entry| spec(&entry.value)).flat_map(|node| addresses(&node)).collect())
+        Ok(nodes
+            .entries
+            .iter()
+            .filter_map(|entry| spec(&entry.value))
+            .flat_map(|node| addresses(&node))
+            .collect())
     }
 
     /// Follows the datastore for ever.
@@ -149,23 +154,27 @@ fn tuning(fields: &Fields, spared: BTreeSet<IpAddr>) -> (Tuning, Vec<String>) {
         }
         found
     };
-    let rate = match read("logActionRateLimit", |word| log_rate(word).map(|(lines, seconds)| Knob::Rate(lines, seconds))) {
+    let rate = match read("logActionRateLimit", |word| {
+        parse_rate(word).ok().map(|(lines, seconds)| Knob::Rate(lines, seconds))
+    }) {
         Some(Knob::Rate(lines, seconds)) => Some(LogRate { lines, seconds, burst: burst(fields) }),
         _ => None,
     };
-    let ports = match read("natPortRange", |word| port_range(word).map(|(first, last)| Knob::Ports(first, last))) {
-        Some(Knob::Ports(first, last)) => Some((first, last)),
-        _ => None,
-    };
+    let ports =
+        match read("natPortRange", |word| port_range(word).map(|(first, last)| Knob::Ports(first, last))) {
+            Some(Knob::Ports(first, last)) => Some((first, last)),
+            _ => None,
+        };
     let address = match read("natOutgoingAddress", |word| word.parse().ok().map(Knob::Address)) {
         Some(Knob::Address(address)) => Some(address),
         _ => None,
     };
     // iptables writes a wildcard as `+`.
-    let interface = text(fields, "iptablesNATOutgoingInterfaceFilter").map(|name| match name.strip_suffix('+') {
-        Some(start) => format!("{start}*"),
-        None => name,
-    });
+    let interface =
+        text(fields, "iptablesNATOutgoingInterfaceFilter").map(|name| match name.strip_suffix('+') {
+            Some(start) => format!("{start}*"),
+            None => name,
+        });
     let prefix = text(fields, "logPrefix").unwrap_or(defaults.log.prefix);
     let nat = NatTuning { spared, address, ports, interface };
     (Tuning { host_action, log: LogTuning { prefix, rate }, nat }, warnings)
@@ -182,29 +191,11 @@ fn burst(fields: &Fields) -> u32 {
     given.and_then(|burst| u32::try_from(burst).ok()).unwrap_or(BURST)
 }
 
-/// `10/second`, as iptables' `limit` has it.
-fn log_rate(text: &str) -> Option<(u64, u64)> {
-    let (lines, unit) = text.split_once('/')?;
-    let seconds = match unit.to_lowercase().as_str() {
-        "s" | "sec" | "second" => 1,
-        "m" | "min" | "minute" => 60,
-        "h" | "hour" => 3600,
-        "d" | "day" => 86_400,
-        _ => return None,
-    };
-    lines.trim().parse().ok().filter(|lines| *lines > 0).map(|lines| (lines, seconds))
-}
-
 /// `1000:2000`, or one port.
 fn port_range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once(':').unwrap_or((text, text));
     let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
     (0 < first && first <= last).then_some((first, last))
-}
-
-/// Whether a rate can be read, for the settings.
-pub(crate) fn is_rate(text: &str) -> bool {
-    log_rate(text).is_some()
 }
 
 #[cfg(test)]
@@ -232,8 +223,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_and_the_host_stays_protected() {
-        let (tuning, warnings) =
-            of(json!({"defaultEndpointToHostAction": "Maybe", "natPortRange": "9:1", "logActionRateLimit": "fast"}));
+        let (tuning, warnings) = of(
+            json!({"defaultEndpointToHostAction": "Maybe", "natPortRange": "9:1", "logActionRateLimit": "fast"}),
+        );
         assert_eq!((tuning.host_action, warnings.len()), (HostAction::Drop, 3));
         assert_eq!((tuning.nat.ports, tuning.log.rate), (None, None));
     }

@@ -55,6 +55,8 @@ enum Command {
     /// Tell which policy applies to a container, and what it decides
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Print the daemon's figures, as Prometheus reads them
+    Metrics,
     /// Tell how full pools are and who has an address
     #[command(subcommand)]
     Ipam(ipam::Addresses),
@@ -89,6 +91,11 @@ async fn ask(command: Command, session: Session) -> Result<(), Failure> {
         Command::Create(arguments) => resources::write(session, Verb::Create, arguments).await,
         Command::Replace(arguments) => resources::write(session, Verb::Replace, arguments).await,
         Command::Delete(arguments) => resources::delete(session, arguments).await,
+        Command::Metrics => {
+            let page = session.daemon.metrics().await.map_err(|error| Failure::of(&error))?;
+            print(page.trim_end());
+            Ok(())
+        }
         Command::Policy(question) => policy::run(session, question).await,
         Command::Ipam(question) => ipam::run(session, question).await,
         Command::Serve | Command::Check | Command::Cleanup => Ok(()),

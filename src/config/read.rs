@@ -156,6 +156,13 @@ impl<S: Strings> Reader<'_, S> {
                 Duration::from_secs(10),
                 Duration::from_secs(86_400),
             ),
+            endpoint_to_host: self.parse("CALICO_LIBNETWORK_ENDPOINT_TO_HOST", None, parse_host_action),
+            log_prefix: self.optional("CALICO_LIBNETWORK_LOG_PREFIX"),
+            log_rate: self.parse("CALICO_LIBNETWORK_LOG_RATE", None, |text| match text {
+                "" => Ok(None),
+                text => parse_rate(text).map(|_| Some(text.to_owned())),
+            }),
+            metrics_listen: self.parse("CALICO_LIBNETWORK_METRICS_LISTEN", None, parse_listen),
             places: self.places(),
         }
     }

@@ -1,7 +1,7 @@
 //! What is desired: plain data, and how each verb changes it. Pure.
 
 use super::policy::PolicyState;
-use super::{DataplaneError, PoolNat, PortMap};
+use super::{DataplaneError, PoolNat, PortMap, Tuning};
 use crate::model::IfaceName;
 use crate::policy::Changes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,7 @@ pub(super) enum Verb {
     Publish(IfaceName, Vec<PortMap>),
     Revoke(IfaceName),
     Policy(Box<Changes>),
+    Tune(Box<Tuning>),
     RemoveAll,
 }
 
@@ -85,7 +86,7 @@ impl Desired {
             Verb::AddEndpoint(iface) | Verb::SetSiblings(iface, _) => vec![Part::Endpoint(iface.clone())],
             Verb::RemoveEndpoint(iface) => vec![Part::Endpoint(iface.clone()), Part::Ports],
             Verb::Publish(..) | Verb::Revoke(_) => vec![Part::Ports],
-            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) => Vec::new(),
+            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) | Verb::Tune(_) => Vec::new(),
         }
     }
 
@@ -118,7 +119,7 @@ impl Desired {
             Verb::Revoke(iface) => {
                 self.ports.remove(iface);
             }
-            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) => {}
+            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) | Verb::Tune(_) => {}
         }
         None
     }

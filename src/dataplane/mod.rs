@@ -27,13 +27,15 @@ mod render;
 mod schedule;
 mod show;
 mod sources;
+mod tuning;
 mod worker;
 
 pub use error::DataplaneError;
 pub use felix::felix_signs;
 pub use options::{ForwardAccept, HostAction, LegacyTools, Marks, Options, Timing};
 pub use port::{PortMap, Protocol};
-pub use show::{RuleCount, published_ports, rule_counts, show_table};
+pub use show::{RuleCount, endpoint_chains, published_ports, rule_counts, show_table};
+pub use tuning::{LogRate, LogTuning, NatTuning, Tuning};
 pub use worker::{Status, Worker};
 
 use crate::model::{Cidr, IfaceName};
@@ -117,6 +119,14 @@ impl Dataplane {
     /// As [`Dataplane::set_pools`].
     pub async fn set_docker_bridges(&self, bridges: &[IfaceName]) -> Result<(), DataplaneError> {
         self.ask(Verb::SetBridges(bridges.iter().cloned().collect())).await
+    }
+
+    /// Behaves like this from now on.
+    ///
+    /// # Errors
+    /// As [`Dataplane::set_pools`].
+    pub async fn tune(&self, tuning: Tuning) -> Result<(), DataplaneError> {
+        self.ask(Verb::Tune(Box::new(tuning))).await
     }
 
     /// Puts what changed about policy in force, with one switch. What [`crate::policy::Graph::flush`] gave must all

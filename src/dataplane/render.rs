@@ -13,7 +13,7 @@
 //! returning, and drops otherwise. An endpoint whose policy is not known has no elements: it is closed.
 
 use super::desired::{Desired, Part};
-use super::{HostAction, Options, PortMap, sources};
+use super::{HostAction, NatTuning, Options, PortMap, sources};
 use crate::model::{Cidr, IfaceName, IpVersion};
 use crate::nft::{
     BaseChain, Chain, ChainKind, Data, DataType, ElementKey, Family, Hook, Rule, Set, SetContents, SetData,
@@ -47,6 +47,7 @@ struct Names {
     ports: &'static str,
     ports_at: &'static str,
     hairpin: &'static str,
+    hosts: &'static str,
     address: DataType,
 }
 
@@ -57,6 +58,7 @@ const NAMES4: Names = Names {
     ports: "ports4",
     ports_at: "ports4-at",
     hairpin: "hairpin4",
+    hosts: "hosts4",
     address: DataType::Ipv4Addr,
 };
 
@@ -67,10 +69,14 @@ const NAMES6: Names = Names {
     ports: "ports6",
     ports_at: "ports6-at",
     hairpin: "hairpin6",
+    hosts: "hosts6",
     address: DataType::Ipv6Addr,
 };
 
 const FAMILIES: [&Names; 2] = [&NAMES4, &NAMES6];
+
+/// The maps from interfaces to shapes.
+pub(super) const DISPATCH: [&str; 2] = [FROM_WL, TO_WL];
 
 /// Our table.
 pub(super) fn table_id() -> TableId {
@@ -93,7 +99,7 @@ pub(super) fn table(desired: &Desired, options: &Options) -> Table {
     for set in sets() {
         table.sets.insert(set.name.clone(), SetContents { set, elements: BTreeMap::new() });
     }
-    for entries in all_entries(desired) {
+    for entries in all_entries(desired).into_iter().chain([hosts(&options.tuning.nat)]) {
         for (set, elements) in entries {
             if let Some(contents) = table.sets.get_mut(set) {
                 contents.elements.extend(elements);
@@ -235,6 +241,7 @@ fn sets() -> Vec<Set> {
         all.push(set(names.ports, &[protocol, port], target.clone(), false));
         all.push(set(names.ports_at, &[address, protocol, port], target, false));
         all.push(set(names.hairpin, &[address, address], SetData::None, false));
+        all.push(set(names.hosts, &[address], SetData::None, false));
     }
     all
 }
@@ -262,8 +269,15 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
 }
 
 fn rules(options: &Options) -> Vec<Rule> {
-    [prerouting(options), sources::rules(), published(), forward(options), input(options), postrouting()]
-        .concat()
+    [
+        prerouting(options),
+        sources::rules(),
+        published(),
+        forward(options),
+        input(options),
+        postrouting(&options.tuning.nat),
+    ]
+    .concat()
 }
 
 /// Nobody outside may bring our marks along, and no endpoint may send under another's address. Nor may one reach what
@@ -338,7 +352,7 @@ fn input(options: &Options) -> Vec<Rule> {
         host().jump("from-dispatch"),
         host().unmarked(options.marks.accept).drop_because("no rule accepted"),
     ];
-    match options.host_action {
+    match options.tuning.host_action {
         HostAction::Drop => rules.push(host().drop_because("DefaultEndpointToHostAction")),
         HostAction::Accept => rules.push(host().accept()),
         HostAction::Return => {}
@@ -348,22 +362,51 @@ fn input(options: &Options) -> Vec<Rule> {
 
 /// natOutgoing; and two cases of published ports in which the reply would not find its way back: the client is the
 /// container itself, or the host under its localhost address.
-fn postrouting() -> Vec<Rule> {
+fn postrouting(nat: &NatTuning) -> Vec<Rule> {
     let rule = || Rule::in_chain("postrouting");
     let mut rules = Vec::new();
     for names in FAMILIES {
         let f = names.family;
-        rules.push(
-            rule()
-                .family(f)
-                .address_in(f, true, names.masq, false)
-                .address_in(f, false, names.all, true)
-                .masquerade(),
-        );
+        rules.extend(nat_outgoing(names, nat));
         rules.push(rule().family(f).address_pair_in(f, names.hairpin).masquerade());
     }
     rules.push(rule().oifname(CALI).family(Family::Ip).address(Family::Ip, true, localhost()).masquerade());
     rules
+}
+
+/// What leaves the pools, as `felix/rules/nat.go` translates it: under an address that is given, from ports that are
+/// given, or as the outgoing interface has it.
+fn nat_outgoing(names: &Names, nat: &NatTuning) -> Vec<Rule> {
+    let f = names.family;
+    let leaving = || {
+        let rule = Rule::in_chain("postrouting").family(f);
+        let rule = rule.address_in(f, true, names.masq, false).address_in(f, false, names.all, true);
+        let rule = if nat.spared.is_empty() { rule } else { rule.address_in(f, false, names.hosts, true) };
+        match &nat.interface {
+            Some(interface) => rule.oifname(interface),
+            None => rule,
+        }
+    };
+    if let (Some(address), Family::Ip) = (nat.address, f) {
+        return vec![leaving().snat(f, address.octets().to_vec())];
+    }
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    let ported = |(first, last): (u16, u16)| {
+        [TCP, UDP].map(|protocol| leaving().l4proto(protocol).masquerade_ports(first, last))
+    };
+    let mut rules: Vec<Rule> = nat.ports.into_iter().flat_map(ported).collect();
+    rules.push(leaving().masquerade());
+    rules
+}
+
+/// Addresses of hosts that are spared.
+fn hosts(nat: &NatTuning) -> Entries {
+    let of = |v4: bool| {
+        let ours = nat.spared.iter().filter(move |ip| ip.is_ipv4() == v4);
+        ours.map(|ip| (key(octets(*ip)), None)).collect()
+    };
+    Entries::from([(NAMES4.hosts, of(true)), (NAMES6.hosts, of(false))])
 }
 
 /// 127.0.0.0/8 as address and mask.

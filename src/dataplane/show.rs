@@ -68,6 +68,28 @@ pub async fn published_ports(deadline: Duration) -> Result<Vec<PortMap>, Datapla
     Ok(found)
 }
 
+/// The chains that decide about packets from and to each interface that is open.
+///
+/// # Errors
+/// As [`show_table`].
+pub async fn endpoint_chains(deadline: Duration) -> Result<Vec<(String, String)>, DataplaneError> {
+    let mut socket = Socket::open(deadline).map_err(failed)?;
+    let mut found = Vec::new();
+    for map in render::DISPATCH {
+        match socket.elements(&render::table_id(), map).await {
+            Ok(elements) => found.extend(elements.iter().filter_map(|element| {
+                let Some(Data::Verdict(Verdict::Goto(chain))) = &element.data else { return None };
+                let name: Vec<u8> = element.key.bytes.iter().copied().take_while(|byte| *byte != 0).collect();
+                Some((String::from_utf8_lossy(&name).into_owned(), chain.clone()))
+            })),
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 async fn read(deadline: Duration) -> Result<Option<Table>, DataplaneError> {
     let mut socket = Socket::open(deadline).map_err(failed)?;
     let (table, _) = socket.dump(&render::table_id()).await.map_err(failed)?;

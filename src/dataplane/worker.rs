@@ -5,7 +5,7 @@ mod repair;
 use super::delta;
 use super::desired::{Desired, Verb};
 use super::schedule::Schedule;
-use super::{DataplaneError, Options, Request, guard, legacy, policy, render};
+use super::{DataplaneError, Options, Request, Tuning, guard, legacy, policy, render};
 use crate::nft::{Batch, Change, Monitor, NftError, Op, Socket};
 use crate::policy::Changes;
 use std::time::Duration;
@@ -62,7 +62,8 @@ impl Worker {
         let (status, seen) = watch::channel(Status::default());
         let table = Schedule::new(now, options.timing.check);
         let guard = Schedule::new(now, options.timing.guard);
-        let desired = Desired::default();
+        let mut desired = Desired::default();
+        desired.policy.set_log(&options.tuning.log);
         (
             Self {
                 inbox,
@@ -211,6 +212,7 @@ impl Worker {
             Verb::Resync => self.resync().await,
             Verb::RemoveAll => self.remove_all().await,
             Verb::Policy(changes) => self.change_policy(changes).await,
+            Verb::Tune(tuning) => self.tune(tuning).await,
             change => self.change(change).await,
         }
     }
@@ -234,6 +236,16 @@ impl Worker {
             self.desired.apply(&inverse);
         }
         outcome
+    }
+
+    /// What differs by that is found by comparing.
+    async fn tune(&mut self, tuning: &Tuning) -> Result<(), DataplaneError> {
+        if self.options.tuning == *tuning {
+            return Ok(());
+        }
+        self.options.tuning.clone_from(tuning);
+        self.desired.policy.set_log(&tuning.log);
+        self.resync().await
     }
 
     /// Records what changed about policy and commits it. If that fails, all is compared; if that fails too, the kernel

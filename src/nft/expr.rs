@@ -266,6 +266,8 @@ pub enum Expr {
     Masquerade {
         /// Source port chosen at random (`fully-random`).
         random: bool,
+        /// Registers of the first and last source port, big-endian.
+        ports: Option<(Reg, Reg)>,
     },
     /// Translates an address.
     Nat {
@@ -289,6 +291,15 @@ pub enum Expr {
     },
     /// Exempts the packet from connection tracking.
     Notrack,
+    /// Goes on for so many packets in a time, and ends the rule for the rest.
+    Limit {
+        /// Packets.
+        rate: u64,
+        /// In so many seconds.
+        seconds: u64,
+        /// Packets that may come at once.
+        burst: u32,
+    },
     /// Writes a line to the kernel's log.
     Log {
         /// Starts the line; at most 127 bytes.

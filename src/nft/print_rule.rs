@@ -96,13 +96,18 @@ impl Reading<'_> {
         let words = match expr {
             Expr::MetaSet { sreg, .. } => self.set_mark(*sreg),
             Expr::Counter { packets, bytes } => format!("counter packets {packets} bytes {bytes}"),
-            Expr::Masquerade { random } => {
-                if *random { "masquerade fully-random" } else { "masquerade" }.to_owned()
+            Expr::Masquerade { random, ports } => self.masquerade(*random, *ports),
+            Expr::Limit { rate, seconds, burst } => {
+                format!("limit rate {rate}/{} burst {burst} packets", unit(*seconds))
             }
             Expr::Nat { kind, family, addr, .. } => {
                 let held = self.held(*addr);
                 let kind = if *kind == NatKind::Snat { "snat" } else { "dnat" };
-                format!("{kind} {family} to {}", self.text(&held))
+                let target = match &held {
+                    Held::Constant(data) => self.constant(&Held::Payload(PayloadBase::Network, 0, 0), data),
+                    _ => self.text(&held),
+                };
+                format!("{kind} {family} to {target}")
             }
             Expr::Notrack => "notrack".to_owned(),
             Expr::Log { prefix, level } => format!("log prefix \"{prefix}\"{}", level_word(*level)),
@@ -112,6 +117,19 @@ impl Reading<'_> {
             _ => return,
         };
         self.say(words);
+    }
+
+    fn masquerade(&self, random: bool, ports: Option<(Reg, Reg)>) -> String {
+        let port = |register: Reg| match self.held(register) {
+            Held::Constant(data) => values(&[DataType::InetService], &data),
+            _ => String::new(),
+        };
+        let range = match ports {
+            Some((first, last)) if first == last => format!(" to :{}", port(first)),
+            Some((first, last)) => format!(" to :{}-{}", port(first), port(last)),
+            None => String::new(),
+        };
+        format!("masquerade{range}{}", if random { " fully-random" } else { "" })
     }
 
     fn load(&mut self, register: Reg, held: Held) {
@@ -308,6 +326,16 @@ fn operator(op: CmpOp) -> &'static str {
         CmpOp::Lte => "<= ",
         CmpOp::Gt => "> ",
         CmpOp::Gte => ">= ",
+    }
+}
+
+fn unit(seconds: u64) -> String {
+    match seconds {
+        1 => "second".to_owned(),
+        60 => "minute".to_owned(),
+        3600 => "hour".to_owned(),
+        86_400 => "day".to_owned(),
+        other => format!("{other} seconds"),
     }
 }
 

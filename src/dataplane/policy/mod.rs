@@ -24,7 +24,7 @@ mod tests;
 pub(super) use refused::Refused;
 pub(super) use steps::switch;
 
-use super::Marks;
+use super::{LogTuning, Marks};
 use crate::model::IfaceName;
 use crate::nft::{Chain, Rule, SetContents, Table};
 use crate::policy::{
@@ -43,9 +43,15 @@ pub(super) struct PolicyState {
     /// Sets written out in rules, each with the number of lists that mention it.
     literals: BTreeMap<String, (SetContents, usize)>,
     refused: Refused,
+    log: LogTuning,
 }
 
 impl PolicyState {
+    /// How Log rules write from now on.
+    pub(super) fn set_log(&mut self, log: &LogTuning) {
+        self.log.clone_from(log);
+    }
+
     /// Whether the policy of an endpoint is known.
     pub(super) fn knows(&self, iface: &IfaceName) -> bool {
         self.endpoints.contains_key(iface.as_str())
@@ -86,7 +92,7 @@ impl PolicyState {
             Some(why) => {
                 list::Rendered { rules: vec![refused::closed(&id.chain(), why)], literals: Vec::new() }
             }
-            None => list::render(id, rules, marks),
+            None => list::render(id, rules, marks, &self.log),
         }
     }
 

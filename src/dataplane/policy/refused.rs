@@ -136,7 +136,10 @@ impl PolicyState {
                 .lists
                 .iter()
                 .filter(|(id, rules)| {
-                    super::list::render(id, rules, Marks { accept: 0, pass: 0 }).rules.iter().any(mentions)
+                    super::list::render(id, rules, Marks { accept: 0, pass: 0 }, &self.log)
+                        .rules
+                        .iter()
+                        .any(mentions)
                 })
                 .map(|(id, _)| id.clone())
                 .collect();
