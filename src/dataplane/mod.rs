@@ -24,6 +24,7 @@ mod options;
 mod policy;
 mod port;
 mod render;
+mod repair;
 mod schedule;
 mod show;
 mod sources;

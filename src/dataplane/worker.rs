@@ -1,7 +1,5 @@
 //! The task that owns the state.
 
-mod repair;
-
 use super::delta;
 use super::desired::{Desired, Verb};
 use super::schedule::Schedule;
@@ -41,19 +39,19 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Worker {
     inbox: mpsc::Receiver<Request>,
-    options: Options,
-    desired: Desired,
+    pub(super) options: Options,
+    pub(super) desired: Desired,
     /// Between `ensure` and `remove_all`.
-    active: bool,
+    pub(super) active: bool,
     socket: Option<Socket>,
-    table: Schedule,
+    pub(super) table: Schedule,
     guard: Schedule,
     /// Endpoints to open as soon as their policy is known, and until when that is waited for. Bounded by the callers,
     /// each of whom waits for one.
     waiting: Vec<(Request, Instant)>,
     /// When what the kernel refused is tried again.
-    retry: Instant,
-    status: watch::Sender<Status>,
+    pub(super) retry: Instant,
+    pub(super) status: watch::Sender<Status>,
 }
 
 impl Worker {
@@ -271,7 +269,7 @@ impl Worker {
     }
 
     /// Counts a transaction; whoever waits for the status need not wake up for that.
-    fn counted(&mut self, outcome: Result<(), NftError>) -> Result<(), NftError> {
+    pub(super) fn counted(&mut self, outcome: Result<(), NftError>) -> Result<(), NftError> {
         let endpoints = self.desired.endpoints.len();
         self.status.send_if_modified(|status| {
             status.commits += u64::from(outcome.is_ok());
@@ -283,14 +281,14 @@ impl Worker {
     }
 
     /// After a failure of the socket itself the next use opens a new one.
-    fn checked<T>(&mut self, outcome: Result<T, NftError>) -> Result<T, NftError> {
+    pub(super) fn checked<T>(&mut self, outcome: Result<T, NftError>) -> Result<T, NftError> {
         if matches!(outcome, Err(NftError::Socket { .. } | NftError::Timeout { .. })) {
             self.socket = None;
         }
         outcome
     }
 
-    fn socket(&mut self) -> Result<&mut Socket, NftError> {
+    pub(super) fn socket(&mut self) -> Result<&mut Socket, NftError> {
         match &mut self.socket {
             Some(socket) => Ok(socket),
             empty => Ok(empty.insert(Socket::open(self.options.timing.deadline)?)),

@@ -191,7 +191,7 @@ mod tests {
         let ops =
             vec![Op::FlushChain("a".to_owned()), add("s", 5), Op::FlushChain("b".to_owned()), add("t", 1)];
         let batch = Batch { table: TableId::new(Family::Inet, "t"), ops };
-        assert_eq!(batch.clone().split(12), [batch.clone()]);
+        assert_eq!(batch.clone().split(12), vec![batch.clone()]);
         let split = batch.clone().split(3);
         let sizes: Vec<usize> = split.iter().map(Batch::elements_in).collect();
         assert_eq!(sizes, [4, 4, 4]);

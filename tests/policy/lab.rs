@@ -267,10 +267,15 @@ impl Lab {
             .collect();
         let started = Instant::now();
         for (key, value) in changed {
-            self.graph.update(Update::from_entry(&format!("{ROOT}{key}"), Some(value.as_bytes())).unwrap());
+            // What is none of policy's kinds, as staged ones, is not told.
+            if let Some(update) = Update::from_entry(&format!("{ROOT}{key}"), Some(value.as_bytes())) {
+                self.graph.update(update);
+            }
         }
         for key in gone {
-            self.graph.update(Update::from_entry(&format!("{ROOT}{key}"), None).unwrap());
+            if let Some(update) = Update::from_entry(&format!("{ROOT}{key}"), None) {
+                self.graph.update(update);
+            }
         }
         let mut changes = self.graph.flush();
         tamper(&mut changes);

@@ -11,9 +11,11 @@
 )]
 
 mod cases;
+mod fixtures;
 mod lab;
 mod life;
 #[path = "../support/nsrun.rs"]
 mod nsrun;
 mod refusals;
 mod show;
+mod tuning;

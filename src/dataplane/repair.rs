@@ -1,8 +1,7 @@
 //! Reading the table back and putting it right, without what the kernel does not take.
 
-use super::super::delta::{self, Repair};
-use super::super::{DataplaneError, render};
-use super::Worker;
+use super::delta::{self, Repair};
+use super::{DataplaneError, Worker, render};
 use crate::nft::{Batch, NftError};
 use std::io;
 use std::time::Duration;
