@@ -17,7 +17,7 @@ SET ?=
 export WITH_IPTABLES_LEGACY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo test test-engines lint fmt bench clean
+.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo test test-engines lint fmt bench bench-policy clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="	" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -71,6 +71,10 @@ fmt: ## format the code
 
 bench: plugin ## measure container starts, time to socket, memory and sizes, and print them as a table
 	@bench/run.sh
+	cargo bench --locked --bench policy
+
+bench-policy: ## measure the packet filter: packets, changes, throughput
+	cargo bench --locked --bench policy
 
 clean: ## remove what was built
 	cargo clean

@@ -1,7 +1,8 @@
 //! Reads settings: texts in, a [`Config`] or all that is wrong with it out. Pure.
 
 use super::parse::{
-    parse_block_size, parse_encap, parse_flag, parse_iface_prefix, parse_mtu, parse_pool_cidr,
+    parse_block_size, parse_encap, parse_flag, parse_host_action, parse_iface_prefix, parse_listen,
+    parse_mtu, parse_pool_cidr, parse_rate,
 };
 use super::{
     Config, ConfigError, Datastore, DefaultPool, EtcdConfig, Places, SETTINGS, Scope, Setting, Strings,

@@ -65,7 +65,7 @@ pub async fn serve_metrics(
 }
 
 async fn converse(stream: TcpStream, page: &MetricsPage) {
-    let service = service_fn(|request| async { Ok::<_, Infallible>(answer(&request, page).await) });
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, page).await) });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
