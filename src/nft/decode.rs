@@ -274,10 +274,7 @@ fn action(name: &str, inner: Reader<'_>) -> Option<Expr> {
 
 fn masquerade(inner: Reader<'_>) -> Option<Expr> {
     let flags = inner.u32(1).unwrap_or(0);
-    let ports = match reg(inner, 2) {
-        Some(first) => Some((first, reg(inner, 3).unwrap_or(first))),
-        None => None,
-    };
+    let ports = reg(inner, 2).map(|first| (first, reg(inner, 3).unwrap_or(first)));
     let known = flags & !(RANDOM_FULLY | PROTO_SPECIFIED) == 0;
     known.then_some(Expr::Masquerade { random: flags & RANDOM_FULLY != 0, ports })
 }

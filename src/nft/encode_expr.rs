@@ -132,19 +132,6 @@ fn put_action_data(w: &mut Writer, expr: &Expr) {
             w.u64(1, *bytes);
             w.u64(2, *packets);
         }
-        Expr::Masquerade { random, ports } => {
-            let random = if *random { RANDOM_FULLY } else { 0 };
-            w.u32(1, random | if ports.is_some() { PROTO_SPECIFIED } else { 0 });
-            if let Some((first, last)) = ports {
-                w.u32(2, first.number());
-                w.u32(3, last.number());
-            }
-        }
-        Expr::Limit { rate, seconds, burst } => {
-            w.u64(1, *rate);
-            w.u64(2, *seconds);
-            w.u32(3, *burst);
-        }
         Expr::Nat { kind, family, addr, port } => {
             w.u32(1, kind.number());
             w.u32(2, u32::from(family.number()));
@@ -157,6 +144,25 @@ fn put_action_data(w: &mut Writer, expr: &Expr) {
             w.u32(1, dreg.number());
             w.u32(2, result.number());
             w.u32(3, *flags);
+        }
+        other => put_effect_data(w, other),
+    }
+}
+
+fn put_effect_data(w: &mut Writer, expr: &Expr) {
+    match expr {
+        Expr::Masquerade { random, ports } => {
+            let random = if *random { RANDOM_FULLY } else { 0 };
+            w.u32(1, random | if ports.is_some() { PROTO_SPECIFIED } else { 0 });
+            if let Some((first, last)) = ports {
+                w.u32(2, first.number());
+                w.u32(3, last.number());
+            }
+        }
+        Expr::Limit { rate, seconds, burst } => {
+            w.u64(1, *rate);
+            w.u64(2, *seconds);
+            w.u32(3, *burst);
         }
         Expr::Log { prefix, level } => {
             w.text(2, prefix);
