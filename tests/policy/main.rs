@@ -11,6 +11,7 @@
 )]
 
 mod cases;
+mod edges;
 mod fixtures;
 mod lab;
 mod life;
