@@ -13,11 +13,14 @@ export CC_$(subst -,_,$(TARGET)) ?= cc
 PLUGIN ?= calico:latest
 SET ?=
 
+# The hosts of `make lab`: NAME[=DEBIAN][@SUBNET], see tools/lab.sh.
+HOSTS ?= h1 h2=trixie h3=forky
+
 # 0 leaves the iptables-legacy program out of the root file system.
 export WITH_IPTABLES_LEGACY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo test test-engines lint fmt bench bench-policy clean
+.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab test test-engines lint fmt bench bench-policy clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="	" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -49,6 +52,10 @@ uninstall: ## remove the plugin, its state and all it left on this host from the
 
 demo: plugin ## show it: networks, containers, traffic over IPv4 and IPv6; removes every trace
 	@tools/demo.sh
+
+lab: plugin ## several hosts on this machine: a swarm with the plugin, until Ctrl-C (HOSTS="h1 h2=trixie h3=forky@2", SET=...)
+	@tools/setup.sh
+	@tools/lab.sh open $(SET) -- $(HOSTS)
 
 test: plugin ## all tests
 	@tools/setup.sh

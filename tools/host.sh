@@ -11,6 +11,9 @@
 #
 # ENGINE=trixie or ENGINE=forky at `up` makes it a host of that Debian, with its engine, client and tools, from the root file
 # system of engine-rootfs.sh. It is not written to: what the host changes is in DIR.
+#
+# For lab.sh, at `up`: WIRE=no leaves the network to the caller, and there is no world outside; KEEP=yes leaves DIR, the host's disk,
+# when the host ends, so that `up` can start it again; CGROUP=NAME is the containers' cgroup, by default DIR's last part.
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin"
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -27,7 +30,7 @@ enter() {
 pivot() {
     rootfs=$("$top/tools/engine-rootfs.sh" --where "$ENGINE")
     root=$dir/root
-    mkdir "$root" "$dir/root-changes" "$dir/root-work"
+    mkdir -p "$root" "$dir/root-changes" "$dir/root-work"
     mount -t overlay -o "lowerdir=$rootfs,upperdir=$dir/root-changes,workdir=$dir/root-work" overlay "$root"
     mkdir -p "$root$top" "$root$dir" "$root/etc/docker" "$root/old"
     mount -t proc proc "$root/proc"
@@ -56,6 +59,13 @@ init() {
 
     mkdir -p "$dir/www/cgi-bin"
     install -m 755 "$top/tools/who" "$dir/www/cgi-bin/who"
+    [ "${WIRE:-yes}" = no ] || join_outside
+    echo "$pid" >"$dir/pid"
+    echo up
+    cat >/dev/null
+}
+
+join_outside() {
     unshare --net busybox httpd -f -p 80 -h "$dir/www" &
     outside=$!
     while [ "$(readlink /proc/self/ns/net)" = "$(readlink "/proc/$outside/ns/net")" ]; do sleep 0.01; done
@@ -64,11 +74,7 @@ init() {
     wire "nsenter --target $outside --net" 2
     ip route add default via 198.51.100.2
     ip -6 route add default via 2001:db8:ffff::2
-
     echo "$outside" >"$dir/outside"
-    echo "$pid" >"$dir/pid"
-    echo up
-    cat >/dev/null
 }
 
 # Addresses from the ranges kept for documentation: no such packet ever belongs anywhere else. Without duplicate address
@@ -84,12 +90,14 @@ wire() {
 # The engine makes its containers' cgroups under --cgroup-parent and a managed plugin's, named by its ID, wherever its own one is;
 # nobody else removes them.
 remove_cgroups() {
-    for name in "${dir##*/}" $(ls "$dir/var-lib/docker/plugins" 2>/dev/null | grep -xE '[0-9a-f]{64}'); do
+    for name in "$(cat "$dir/cgroup" 2>/dev/null)" $(ls "$dir/var-lib/docker/plugins" 2>/dev/null | grep -xE '[0-9a-f]{64}'); do
         for group in $(find /sys/fs/cgroup -type d -name "$name"); do
             find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || return 1
         done
     done
 }
+
+remove_disk() { [ "${KEEP:-no}" = yes ] || rm -rf "$dir" 2>/dev/null; }
 
 up() {
     dir=$1
@@ -98,10 +106,12 @@ up() {
         echo "host.sh: there is no Debian $ENGINE; make it with tools/engine-rootfs.sh $ENGINE" >&2
         exit 2
     fi
+    rm -f "$dir/pid" # of a host that was switched off
+    echo "${CGROUP:-${dir##*/}}" >"$dir/cgroup"
     trap '' INT TERM HUP # only the end of standard input takes the host down: its caller decides when
     unshare --net --mount --uts --pid --fork "$0" init "$dir" || true
     tries=50
-    until remove_cgroups && rm -rf "$dir" 2>/dev/null; do
+    until remove_cgroups && remove_disk; do
         tries=$((tries - 1))
         [ "$tries" -gt 0 ] || { echo "host.sh: cannot remove what is left of $dir" >&2; exit 1; }
         sleep 0.1
@@ -120,7 +130,7 @@ outside) enter "$(cat "$dir/pid")" nsenter --target "$(cat "$dir/outside")" --ne
 dockerd)
     # In a session of its own: Ctrl-C at the caller's terminal must not stop the engine under a clean-up that needs it.
     enter "$(cat "$dir/pid")" setsid --wait dockerd --host unix:///run/docker.sock --host "unix://$dir/docker.sock" \
-        --cgroup-parent "/${dir##*/}" "$@" </dev/null >>"$dir/dockerd.log" 2>&1
+        --cgroup-parent "/$(cat "$dir/cgroup")" "$@" </dev/null >>"$dir/dockerd.log" 2>&1
     ;;
 *) echo "host.sh: no command $command" >&2; exit 2 ;;
 esac

@@ -4,6 +4,10 @@
 //! (`extra`), because a document that a newer Calico wrote must survive our rewriting it.
 
 mod affinity;
+mod as_number;
+mod bgp_configuration;
+mod bgp_filter;
+mod bgp_peer;
 mod block;
 mod cidr;
 mod cluster;
@@ -23,6 +27,13 @@ mod reservation;
 mod rule;
 
 pub use affinity::{AffinityState, BlockAffinity};
+pub use as_number::AsNumber;
+pub use bgp_configuration::{BgpConfigurationSpec, Community, PrefixAdvertisement};
+pub use bgp_filter::{
+    AddCommunity, BgpFilterOperation, BgpFilterRule, BgpFilterSpec, CommunityMatch, PrefixLengths,
+    PrependAsPath, SetPriority,
+};
+pub use bgp_peer::BgpPeerSpec;
 pub use block::{AllocationAttribute, AllocationBlock};
 pub use cidr::{Cidr, CidrError, IpVersion};
 pub use cluster::{ClusterInformationSpec, TierSpec};

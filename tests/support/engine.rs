@@ -40,7 +40,8 @@ const START: Duration = Duration::from_secs(40);
 pub(crate) struct Engine {
     dir: PathBuf,
     suite: Option<String>,
-    host: Child,
+    /// The script that holds the host; none where a lab holds it.
+    host: Option<Child>,
     daemon: Option<Child>,
     helpers: Vec<Child>,
 }
@@ -85,11 +86,16 @@ impl Engine {
         let mut host = up.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(host.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        let mut engine = Self { dir, suite, host, daemon: None, helpers: Vec::new() };
+        let mut engine = Self { dir, suite, host: Some(host), daemon: None, helpers: Vec::new() };
         assert_eq!(said.trim(), "up", "tools/host.sh could not make a host");
         engine.start_daemon(options);
         engine.import_image();
         Some(engine)
+    }
+
+    /// The engine of a host that something else holds and starts.
+    pub(crate) fn held_elsewhere(dir: PathBuf, suite: Option<String>) -> Self {
+        Self { dir, suite, host: None, daemon: None, helpers: Vec::new() }
     }
 
     /// Starts dockerd and waits until its API answers.
@@ -305,8 +311,9 @@ impl Drop for Engine {
         if failed {
             self.report();
         }
-        drop(self.host.stdin.take());
-        let ended = self.host.wait();
+        let Some(host) = &mut self.host else { return };
+        drop(host.stdin.take());
+        let ended = host.wait();
         for child in self.daemon.iter_mut().chain(&mut self.helpers) {
             let _ = child.wait();
         }
@@ -387,7 +394,7 @@ fn fresh_dir() -> PathBuf {
 }
 
 /// Why this machine cannot run an engine with the plugin.
-fn able(suite: Option<&str>) -> Result<(), String> {
+pub(crate) fn able(suite: Option<&str>) -> Result<(), String> {
     let commands = ["docker", "dockerd", "ip", "busybox", "nsenter", "unshare"];
     let needed = match suite {
         Some(suite) => {
