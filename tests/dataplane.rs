@@ -14,7 +14,7 @@ mod nsrun;
 
 use calico_libnetwork::dataplane::{
     Dataplane, DataplaneError, ForwardAccept, HostAction, LegacyTools, Options, PoolNat, PortMap, Protocol,
-    Timing, Tuning, felix_signs,
+    Timing, Tuning, felix_programming,
 };
 use calico_libnetwork::model::IfaceName;
 use calico_libnetwork::policy::{Changes, Graph, Update};
@@ -1020,18 +1020,148 @@ fn foreign_tables_are_never_touched_and_remove_all_leaves_nothing() {
     });
 }
 
+/// What Felix leaves in the kernel once it knows these endpoints: its filter lets them talk to everybody and drops what
+/// comes from, or goes to, any other workload.
+fn felix(tables: [&str; 2], endpoints: &[&str]) {
+    let quoted: Vec<String> = endpoints.iter().map(|iface| format!("\"{iface}\"")).collect();
+    let (known, mut chains) = (quoted.join(", "), String::new());
+    for iface in endpoints {
+        chains.push_str(&format!("chain filter-cali-tw-{iface} {{ }}; chain filter-cali-fw-{iface} {{ }};"));
+    }
+    for family in tables {
+        let table = format!(
+            "table {family} calico {{ {chains}
+                chain filter-cali-FORWARD {{ type filter hook forward priority 0; policy accept;
+                    iifname \"cali*\" iifname != {{ {known} }} drop; oifname \"cali*\" oifname != {{ {known} }} drop; }}
+            }}"
+        );
+        let file = format!("/tmp/felix-{}-{family}.nft", std::process::id());
+        std::fs::write(&file, table.replace(';', "\n")).unwrap();
+        let loaded = try_run(&format!("nft -f {file}"));
+        std::fs::remove_file(&file).unwrap();
+        assert!(loaded.0, "{}", loaded.1);
+    }
+}
+
 #[test]
 fn signs_of_felix_are_found() {
     isolated("signs_of_felix_are_found", || {
         let lab = Lab::start(options());
-        let signs = || lab.block(felix_signs(&options())).unwrap();
-        assert!(signs().is_empty());
+        let look = || lab.block(felix_programming(&options())).unwrap();
+        assert!(look().signs.is_empty());
         run("nft add table ip calico");
-        assert_eq!(signs(), ["nft table ip calico"]);
+        assert!(look().signs.is_empty(), "a table that filters nothing protects nobody");
+        run("nft delete table ip calico");
+        felix(["ip", "ip6"], &["cali1"]);
+        assert_eq!(look().signs, ["nft table ip calico", "nft table ip6 calico"]);
+        assert!(look().knows(&iface("cali1"), true) && !look().knows(&iface("cali2"), false));
         if have("iptables-nft", "iptables") {
-            run("ip6tables-nft -N cali-FORWARD");
-            assert_eq!(signs(), ["nft table ip calico", "chain cali-FORWARD in table ip6 filter"]);
+            run("iptables-nft -N cali-FORWARD");
+            assert_eq!(look().signs.len(), 2, "nothing leads to it");
+            lines(
+                "iptables-nft -I FORWARD -j cali-FORWARD
+                iptables-nft -N cali-tw-cali2
+                iptables-nft -N cali-fw-cali2",
+            );
+            assert_eq!(look().signs[2], "chain cali-FORWARD in table ip filter");
+            assert!(look().knows(&iface("cali2"), false) && !look().knows(&iface("cali2"), true));
         }
+    });
+}
+
+#[test]
+fn felix_comes_and_goes_without_a_packet_lost_or_let_through() {
+    isolated("felix_comes_and_goes_without_a_packet_lost_or_let_through", || {
+        topology();
+        let closed = ["10.65.0.3", "fd65::3"];
+        container("c3", "cali3", closed);
+        let lab = Lab::start(options());
+        let stream = Stream::start();
+        let let_through = serve_udp("c2", "[::]:91");
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = stop.clone();
+        let socket = inside("c3", || UdpSocket::bind("0.0.0.0:0").unwrap());
+        let knocking = std::thread::spawn(move || {
+            let mut knocks = 0;
+            while !until.load(Ordering::Relaxed) {
+                socket.send_to(b"x", address(C2[0], 91)).unwrap();
+                knocks += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            knocks
+        });
+        for _ in 0..20 {
+            felix(["ip", "ip6"], &["cali1", "cali2"]);
+            stream.await_more();
+            lab.block(lab.dataplane.stand_back()).unwrap();
+            stream.await_more();
+            let table = run("nft list table inet calico-docker");
+            assert!(!table.contains("from-wl") && table.contains("nat-prerouting"), "{table}");
+            lab.block(lab.dataplane.take_over()).unwrap();
+            stream.await_more();
+            lines(
+                "nft delete table ip calico
+                nft delete table ip6 calico",
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(knocking.join().unwrap() > 100);
+        let (echoed, lost) = stream.end();
+        assert_eq!(lost, 0, "of {echoed}");
+        assert_eq!(*let_through.lock().unwrap(), Vec::<IpAddr>::new());
+    });
+}
+
+#[test]
+fn what_is_told_beside_felix_is_in_force_after_it() {
+    isolated("what_is_told_beside_felix_is_in_force_after_it", || {
+        topology();
+        let lab = Lab::start(options());
+        felix(["ip", "ip6"], &["cali1", "cali2", "cali3"]);
+        lab.block(lab.dataplane.stand_back()).unwrap();
+        let port = map(None, 8080, address(C1[0], PORT));
+        lab.block(async {
+            lab.dataplane.publish_ports(&iface("cali1"), &[port]).await.unwrap();
+            lab.dataplane.add_endpoint(&iface("cali-late")).await.unwrap();
+            lab.dataplane.add_endpoint(&iface("cali3")).await.unwrap();
+            lab.dataplane.remove_endpoint(&iface("cali-late")).await.unwrap();
+        });
+        assert!(ask("ext", HOST[0], 8080).is_some(), "published ports are ours alone");
+        run("nft delete table inet calico-docker");
+        lab.eventually("the ports come back", || run("nft list ruleset").contains("8080"));
+        lab.block(lab.dataplane.take_over()).unwrap();
+        lines(
+            "nft delete table ip calico
+            nft delete table ip6 calico",
+        );
+        let table = run("nft list table inet calico-docker");
+        assert!(table.contains("\"cali3\"") && !table.contains("cali-late"), "{table}");
+        assert!(ask("ext", HOST[0], 8080).is_some());
+        reaches("c1", C2, true);
+    });
+}
+
+#[test]
+fn felix_in_iptables_has_forward_to_itself() {
+    isolated("felix_in_iptables_has_forward_to_itself", || {
+        if !have("iptables-nft", "iptables") {
+            return;
+        }
+        run("iptables-nft -P FORWARD DROP");
+        let lab = Lab::start(options());
+        let ours = || run("iptables-nft -S FORWARD").contains("calico-docker");
+        assert!(ours());
+        lab.block(lab.dataplane.stand_back()).unwrap();
+        assert!(ours(), "Felix with tables of its own leaves FORWARD alone");
+        lab.block(lab.dataplane.take_over()).unwrap();
+        lines(
+            "iptables-nft -N cali-FORWARD
+            iptables-nft -I FORWARD -j cali-FORWARD",
+        );
+        lab.block(lab.dataplane.stand_back()).unwrap();
+        assert!(!ours());
+        lab.block(lab.dataplane.take_over()).unwrap();
+        assert!(ours());
     });
 }
 

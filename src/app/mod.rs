@@ -10,11 +10,14 @@
 
 mod admin;
 mod explain;
+mod felix;
 mod firewall;
 mod gate;
 mod metrics;
+mod node;
 mod node_name;
 mod policy;
+mod standing;
 mod start;
 mod tasks;
 mod tuning;

@@ -9,8 +9,8 @@ pub fn node_name(config: &Config) -> Result<NodeName, String> {
     if let Some(name) = &config.node_name {
         return Ok(name.clone());
     }
-    let file = config.places.host_var_lib.join("calico/nodename");
-    match std::fs::read_to_string(&file) {
+    let file = &config.places.nodename_file;
+    match std::fs::read_to_string(file) {
         Ok(text) => {
             return NodeName::new(text.trim()).map_err(|error| format!("{}: {error}", file.display()));
         }

@@ -25,7 +25,7 @@ const APART: Duration = Duration::from_millis(10);
 /// Most events that go in together, so that a storm of them cannot hold up what came first.
 const MOST: usize = 10_000;
 /// Pauses after a watch broke or a list failed.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The owner of this node's policy graph.

@@ -1,11 +1,12 @@
 //! Builds the parts, step by step; a step that fails is tried again for as long as it takes, and calls that wait are told
 //! what they wait for. A datastore that is down must never end the process: dockerd would disable the plugin.
 
+use super::felix::{FelixParts, FelixWatch};
 use super::gate::GateKey;
 use super::metrics::Metrics;
 use super::policy::PolicyFeed;
 use super::tuning::TuningFeed;
-use crate::cluster;
+use crate::cluster::{self, DatastoreLock, NodeKeeper};
 use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
 use crate::dataplane::{self, Dataplane, ForwardAccept, LegacyTools};
 use crate::driver::{self, Drivers, Scopes};
@@ -13,23 +14,26 @@ use crate::model::{Cidr, IfaceName, IpVersion, NodeName};
 use crate::net::{Host, HostRoute, KernelHost, ROUTE_PROTOCOL, RouteKind};
 use crate::store::etcd::TlsFiles;
 use crate::store::{EmbeddedStore, EtcdOptions, EtcdStore, SharedStore, StoreError};
-use crate::task::Backoff;
+use crate::task::{Backoff, Task};
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Pauses between two tries of one step.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Everything that background tasks work with.
-#[derive(Clone)]
 pub(super) struct Parts {
     pub(super) store: SharedStore,
     pub(super) host: Arc<dyn Host>,
     pub(super) dataplane: Dataplane,
     pub(super) drivers: Arc<Drivers>,
+    pub(super) keeper: NodeKeeper,
+    pub(super) lock: DatastoreLock,
+    pub(super) felix: FelixWatch,
 }
 
 /// The driver's part of the settings.
@@ -73,10 +77,34 @@ pub(super) async fn build(
     (key, counts): (&GateKey, &Metrics),
 ) -> (Parts, PolicyFeed, TuningFeed) {
     let local = persist(key, || open_local(config)).await;
-    let store = counts.store(persist(key, || async { open_store(config, &local) }).await);
-    let host = persist(key, || open_host(config)).await;
+    let store = persist(key, || async { open_store(config, &local) }).await;
+    let lock = DatastoreLock::new(store);
+    persist(key, || lock.read()).await;
+    let store = counts.store(lock.guard());
+    // The start writes, too, and goes on when a lock is opened.
+    let _following = Task::spawn(lock.clone().follow());
+    let (active, programs) = watch::channel(true);
+    let host = persist(key, || open_host(config, &programs)).await;
     persist(key, || prepare_cluster(config, &options, &store, &*host)).await;
+    let machine = persist(key, || cluster::machine_id(&*local)).await;
+    let name = options.node.clone();
+    let keeper = NodeKeeper::new(store.clone(), host.clone(), name, config.node.clone(), machine);
+    // What cannot be published now is tried again; this host works without.
+    match keeper.publish().await {
+        Ok(published) => super::node::note(&published),
+        Err(error) => log::warn!("{error}"),
+    }
     persist(key, || prepare_kernel(&*host)).await;
+    let felix = FelixWatch::start(FelixParts {
+        mode: config.dataplane,
+        store: store.clone(),
+        node: options.node.clone(),
+        host: host.clone(),
+        dataplane: dataplane.clone(),
+        options: dataplane_options(config),
+        active,
+    })
+    .await;
     let drivers = persist(key, || {
         let parts = driver::Parts {
             store: store.clone(),
@@ -96,7 +124,7 @@ pub(super) async fn build(
     // Only now, when it knows all endpoints, their policy, pools and ports: what a former process left in force is adopted in one
     // step, and no packet of a running container sees anything in between.
     persist(key, || dataplane.ensure()).await;
-    (Parts { store, host, dataplane, drivers: Arc::new(drivers) }, policy, tuning)
+    (Parts { store, host, dataplane, drivers: Arc::new(drivers), keeper, lock, felix }, policy, tuning)
 }
 
 /// Tries a step until it succeeds.
@@ -141,8 +169,12 @@ pub(crate) fn open_store(config: &Config, local: &SharedStore) -> Result<SharedS
     }
 }
 
-async fn open_host(config: &Config) -> Result<Arc<dyn Host>, crate::net::NetError> {
-    let host: Arc<dyn Host> = Arc::new(KernelHost::open(config.places.sysnet.clone()).await?);
+async fn open_host(
+    config: &Config,
+    active: &watch::Receiver<bool>,
+) -> Result<Arc<dyn Host>, crate::net::NetError> {
+    let host = KernelHost::open(config.places.sysnet.clone()).await?.beside(active.clone());
+    let host: Arc<dyn Host> = Arc::new(host);
     host.check().await?;
     Ok(host)
 }

@@ -1,10 +1,11 @@
 //! The background tasks: each owns one concern, each runs until the shutdown.
 
+use super::node::NodeTask;
 use super::policy::PolicyFeed;
 use super::start::Parts;
 use super::tuning::TuningFeed;
 use crate::admin::PolicyInbox;
-use crate::config::Config;
+use crate::config::{Config, Datastore};
 use crate::dataplane::Dataplane;
 use crate::docker::DockerClient;
 use crate::driver::Drivers;
@@ -38,7 +39,12 @@ pub(super) fn spawn(
 ) {
     let docker = DockerClient::new(&config.places.docker_socket());
     let until = |token: &CancellationToken| token.clone().cancelled_owned();
-    let Parts { store, host, dataplane, drivers } = parts;
+    let Parts { store, host, dataplane, drivers, keeper, lock, felix } = parts;
+    supervisor.spawn("felix", stoppable(until(shutdown), felix.run(drivers.clone())));
+    supervisor.spawn("lock", stoppable(until(shutdown), lock.follow()));
+    let shared = config.datastore != Datastore::Embedded;
+    let node = NodeTask::new(keeper, store.clone(), host.clone(), shared);
+    supervisor.spawn("node", stoppable(until(shutdown), node.run()));
     supervisor.spawn("pools", stoppable(until(shutdown), watch_pools(store, drivers.clone())));
     supervisor.spawn("host", stoppable(until(shutdown), watch_host(host.clone(), drivers.clone())));
     let bridges = watch_bridges(host.clone(), docker.clone(), dataplane);

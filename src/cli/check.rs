@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::config::{Config, Datastore, Environment};
-use crate::dataplane::felix_signs;
+use crate::dataplane::felix_programming;
 use crate::docker::DockerClient;
 use crate::model::{IpPoolSpec, Resource, key};
 use crate::net::{Host, KernelHost, host_mtu};
@@ -109,11 +109,10 @@ impl Report {
             Ok(links) => self.say("MTU", &config.veth_mtu.unwrap_or_else(|| host_mtu(&links)).to_string()),
             Err(error) => self.miss("links", &error.to_string()),
         }
-        match felix_signs(&app::dataplane_options(config)).await {
-            Ok(signs) => {
-                for sign in signs {
-                    let why = format!("{sign}: Felix of calico/node seems to program this host too");
-                    self.miss("packet filter", &why);
+        match felix_programming(&app::dataplane_options(config)).await {
+            Ok(found) => {
+                for sign in found.signs {
+                    self.say("packet filter", &format!("{sign}: Felix of calico/node filters on this host"));
                 }
             }
             Err(error) => self.miss("packet filter", &error.to_string()),

@@ -5,11 +5,13 @@
 //! each. All of that is pure; `environment` is where the texts come from.
 
 mod environment;
+mod node;
 mod parse;
 mod read;
 mod settings;
 
 pub use environment::{Environment, Strings};
+pub use node::{Detection, NodeAddress, NodeAddressConfig, NodeConfig};
 pub use parse::parse_rate;
 pub use settings::{SETTINGS, Setting, settings_table};
 
@@ -103,6 +105,17 @@ impl Scope {
     }
 }
 
+/// Who programs this host for endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostDataplane {
+    /// Felix where it does, this plugin elsewhere.
+    Auto,
+    /// This plugin.
+    Builtin,
+    /// Felix.
+    Felix,
+}
+
 /// Where things are on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
@@ -116,6 +129,8 @@ pub struct Places {
     pub sysnet: PathBuf,
     /// Folder of the embedded datastore.
     pub state_dir: PathBuf,
+    /// The file in which calico/node leaves the node's name.
+    pub nodename_file: PathBuf,
 }
 
 /// All settings, checked.
@@ -125,6 +140,8 @@ pub struct Config {
     pub log_level: String,
     /// The node's name, if it was given.
     pub node_name: Option<NodeName>,
+    /// What this node says of itself.
+    pub node: NodeConfig,
     /// Which datastore.
     pub datastore: Datastore,
     /// IPv4 pool to create at start.
@@ -145,6 +162,8 @@ pub struct Config {
     pub connectivity_scope: Scope,
     /// Whether the Go plugin's names are served.
     pub v1_sockets: bool,
+    /// Who programs the host.
+    pub dataplane: HostDataplane,
     /// Whether the host's FORWARD chain is taken care of.
     pub forward_accept: bool,
     /// Deadline of a call.

@@ -1,11 +1,13 @@
 //! Reads settings: texts in, a [`Config`] or all that is wrong with it out. Pure.
 
+use super::node::{parse_address, parse_as_number, parse_detection};
 use super::parse::{
     parse_block_size, parse_encap, parse_flag, parse_host_action, parse_iface_prefix, parse_listen,
     parse_mtu, parse_pool_cidr, parse_rate,
 };
 use super::{
-    Config, ConfigError, Datastore, DefaultPool, EtcdConfig, Places, SETTINGS, Scope, Setting, Strings,
+    Config, ConfigError, Datastore, DefaultPool, Detection, EtcdConfig, HostDataplane, NodeAddress,
+    NodeAddressConfig, NodeConfig, Places, SETTINGS, Scope, Setting, Strings,
 };
 use crate::model::{EncapMode, IpVersion, NodeName};
 use std::path::PathBuf;
@@ -127,6 +129,7 @@ impl<S: Strings> Reader<'_, S> {
         Config {
             log_level: self.log_level(),
             node_name: self.node_name(),
+            node: self.node(),
             datastore,
             ipv4_pool,
             ipv6_pool,
@@ -140,6 +143,12 @@ impl<S: Strings> Reader<'_, S> {
             scope: self.scope("CALICO_LIBNETWORK_SCOPE"),
             connectivity_scope: self.scope("CALICO_LIBNETWORK_CONNECTIVITY_SCOPE"),
             v1_sockets: self.flag("CALICO_LIBNETWORK_V1_SOCKETS"),
+            dataplane: self.parse("CALICO_LIBNETWORK_DATAPLANE", HostDataplane::Auto, |text| match text {
+                "auto" => Ok(HostDataplane::Auto),
+                "builtin" => Ok(HostDataplane::Builtin),
+                "felix" => Ok(HostDataplane::Felix),
+                _ => Err("auto, builtin or felix is expected".to_owned()),
+            }),
             forward_accept: self.parse("CALICO_LIBNETWORK_FORWARD_ACCEPT", true, |text| match text {
                 "auto" => Ok(true),
                 "never" => Ok(false),
@@ -168,11 +177,40 @@ impl<S: Strings> Reader<'_, S> {
         }
     }
 
+    fn node(&mut self) -> NodeConfig {
+        NodeConfig {
+            ipv4: self.node_address("IP", "IP_AUTODETECTION_METHOD", IpVersion::V4),
+            ipv6: self.node_address("IP6", "IP6_AUTODETECTION_METHOD", IpVersion::V6),
+            as_number: self.parse("AS", None, parse_as_number),
+            check_conflicts: !self.flag("DISABLE_NODE_IP_CHECK"),
+        }
+    }
+
+    fn node_address(
+        &mut self,
+        address: &'static str,
+        method: &'static str,
+        version: IpVersion,
+    ) -> NodeAddressConfig {
+        NodeAddressConfig {
+            address: self.parse(address, NodeAddress::WhereUnset, |text| parse_address(text, version)),
+            detection: self.parse(method, Detection::FirstFound, |text| parse_detection(text, version)),
+        }
+    }
+
     fn places(&mut self) -> Places {
+        let host_var_lib = self.path("CALICO_LIBNETWORK_HOST_VAR_LIB");
+        // Named as on the host, whose /var/lib is elsewhere in a managed plugin.
+        let nodename_file = self.path("CALICO_NODENAME_FILE");
+        let nodename_file = match nodename_file.strip_prefix("/var/lib") {
+            Ok(below) => host_var_lib.join(below),
+            Err(_) => nodename_file,
+        };
         Places {
+            nodename_file,
             socket: self.optional("CALICO_LIBNETWORK_SOCKET").map(PathBuf::from),
             host_run: self.path("CALICO_LIBNETWORK_HOST_RUN"),
-            host_var_lib: self.path("CALICO_LIBNETWORK_HOST_VAR_LIB"),
+            host_var_lib,
             sysnet: self.path("CALICO_LIBNETWORK_SYSNET"),
             state_dir: self.path("CALICO_LIBNETWORK_STATE_DIR"),
         }

@@ -37,7 +37,30 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "NODENAME",
         "",
-        "Calico node name; empty: /var/lib/calico/nodename, then the host's name in lower case",
+        "Calico node name; empty: the name in CALICO_NODENAME_FILE, then the host's name in lower case",
+    ),
+    setting(
+        "CALICO_NODENAME_FILE",
+        "/var/lib/calico/nodename",
+        "File of the host in which calico/node leaves the node's name; a managed plugin sees only what is below /var/lib",
+    ),
+    setting(
+        "IP",
+        "",
+        "This node's IPv4 address, with or without prefix length; autodetect: what is detected, whatever the Node says; none: what the Node says; empty: what is detected, unless somebody else set one",
+    ),
+    setting(
+        "IP_AUTODETECTION_METHOD",
+        "first-found",
+        "How it is detected: first-found, can-reach=ADDRESS, interface=PATTERN, skip-interface=PATTERN or cidr=PREFIX",
+    ),
+    setting("IP6", "", "This node's IPv6 address, as IP"),
+    setting("IP6_AUTODETECTION_METHOD", "first-found", "How it is detected, as IP_AUTODETECTION_METHOD"),
+    setting("AS", "", "This node's AS number, e.g. 64512; empty: as the Node says"),
+    setting(
+        "DISABLE_NODE_IP_CHECK",
+        "false",
+        "Publish this node's address also where another Node has the same",
     ),
     setting(
         "DATASTORE_TYPE",
@@ -109,6 +132,11 @@ pub const SETTINGS: &[Setting] = &[
         "Also serve the names calico and calico-ipam that the Go plugin had",
     ),
     setting(
+        "CALICO_LIBNETWORK_DATAPLANE",
+        "auto",
+        "Who filters and routes on this host: builtin (this plugin), felix (Felix of calico/node; this plugin makes interfaces and published ports only), auto (Felix where it does)",
+    ),
+    setting(
         "CALICO_LIBNETWORK_FORWARD_ACCEPT",
         "auto",
         "Let accepted packets pass a FORWARD chain that Docker or the distribution set to DROP: auto or never",
@@ -156,12 +184,7 @@ pub const SETTINGS: &[Setting] = &[
         Some("/host/run"),
         "The host's /run: Docker's API socket and the v1 sockets' folder are below it",
     ),
-    place(
-        "CALICO_LIBNETWORK_HOST_VAR_LIB",
-        "/var/lib",
-        Some("/host/var/lib"),
-        "The host's /var/lib: calico/nodename is read below it",
-    ),
+    place("CALICO_LIBNETWORK_HOST_VAR_LIB", "/var/lib", Some("/host/var/lib"), "The host's /var/lib"),
     place(
         "CALICO_LIBNETWORK_SYSNET",
         "/proc/sys/net",

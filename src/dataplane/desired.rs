@@ -25,6 +25,8 @@ pub(super) enum Verb {
     Policy(Box<Changes>),
     Tune(Box<Tuning>),
     RemoveAll,
+    StandBack,
+    TakeOver,
 }
 
 /// Which elements of which sets a verb can change.
@@ -86,7 +88,13 @@ impl Desired {
             Verb::AddEndpoint(iface) | Verb::SetSiblings(iface, _) => vec![Part::Endpoint(iface.clone())],
             Verb::RemoveEndpoint(iface) => vec![Part::Endpoint(iface.clone()), Part::Ports],
             Verb::Publish(..) | Verb::Revoke(_) => vec![Part::Ports],
-            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) | Verb::Tune(_) => Vec::new(),
+            Verb::Ensure
+            | Verb::Resync
+            | Verb::RemoveAll
+            | Verb::StandBack
+            | Verb::TakeOver
+            | Verb::Tune(_)
+            | Verb::Policy(_) => Vec::new(),
         }
     }
 
@@ -119,7 +127,13 @@ impl Desired {
             Verb::Revoke(iface) => {
                 self.ports.remove(iface);
             }
-            Verb::Ensure | Verb::Resync | Verb::RemoveAll | Verb::Policy(_) | Verb::Tune(_) => {}
+            Verb::Ensure
+            | Verb::Resync
+            | Verb::RemoveAll
+            | Verb::StandBack
+            | Verb::TakeOver
+            | Verb::Tune(_)
+            | Verb::Policy(_) => {}
         }
         None
     }

@@ -1,35 +1,147 @@
-//! Signs that Calico's own Felix programs this host.
+//! What Calico's own Felix has programmed on this host. Only looks, never changes.
 
 use super::{DataplaneError, Options, guard, legacy};
-use crate::nft::{Family, Socket, TableId};
+use crate::model::IfaceName;
+use crate::nft::{Chain, Expr, Family, NftError, Rule, Socket, TableId, Verdict};
+use std::collections::BTreeSet;
 
-/// What shows that Felix is, or was, at work here; empty if nothing does. Only looks, never changes.
+/// The chain through which Felix sees forwarded packets; in its own tables with the name of its layer before it
+/// (`felix/nftables/table_layer.go`).
+const FORWARD: &str = "cali-FORWARD";
+const FORWARD_IN_OWN_TABLE: &str = "filter-cali-FORWARD";
+/// One chain for each endpoint and direction (`felix/rules/rule_defs.go`): to and from the workload.
+const TO: &str = "cali-tw-";
+const FROM: &str = "cali-fw-";
+
+/// Felix's work on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FelixProgramming {
+    /// Where packets meet it, as half sentences; empty if nowhere.
+    pub signs: Vec<String>,
+    /// Interfaces with a chain in both directions, IPv4 and IPv6.
+    known: [BTreeSet<String>; 2],
+}
+
+impl FelixProgramming {
+    /// Whether Felix has programmed an endpoint, for IPv6 too where that matters.
+    #[must_use]
+    pub fn knows(&self, iface: &IfaceName, ipv6: bool) -> bool {
+        let [v4, v6] = &self.known;
+        v4.contains(iface.as_str()) && (!ipv6 || v6.contains(iface.as_str()))
+    }
+
+    fn note<'a>(&mut self, family: usize, chains: impl Iterator<Item = &'a str> + Clone) {
+        let named = |prefix: &'static str| {
+            let of = move |chain: &'a str| chain.split_once(prefix).map(|(_, iface)| iface.to_owned());
+            chains.clone().filter_map(of).collect::<BTreeSet<String>>()
+        };
+        let both = &named(TO) & &named(FROM);
+        if let Some(known) = self.known.get_mut(family) {
+            known.extend(both);
+        }
+    }
+}
+
+/// The tables that Felix makes or adds to: a change of one of them may be Felix coming or going.
+pub(super) fn tables() -> [TableId; 4] {
+    let [ip, ip6] = own_tables();
+    let [filter, filter6] = guard::tables();
+    [ip, ip6, filter, filter6]
+}
+
+/// `felix/nftables/table.go`: one table a family, for all hooks.
+fn own_tables() -> [TableId; 2] {
+    [TableId::new(Family::Ip, "calico"), TableId::new(Family::Ip6, "calico")]
+}
+
+/// Whether iptables asks Felix about forwarded packets: the chain may be left without a rule that leads to it.
+pub(super) async fn filters_in(
+    socket: &mut Socket,
+    table: &TableId,
+    chains: &[Chain],
+) -> Result<bool, NftError> {
+    let has = |name: &str| chains.iter().any(|chain| chain.name == name);
+    if !has(FORWARD) || !has("FORWARD") {
+        return Ok(false);
+    }
+    let rules = socket.rules(table, Some("FORWARD")).await?;
+    let leads = |rule: &Rule| {
+        rule.exprs
+            .iter()
+            .any(|expr| matches!(expr, Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) if to == FORWARD))
+    };
+    Ok(rules.iter().any(leads))
+}
+
+/// Looks at all that Felix may have programmed.
 ///
 /// # Errors
 /// The kernel's ruleset cannot be read.
-pub async fn felix_signs(options: &Options) -> Result<Vec<String>, DataplaneError> {
+pub async fn felix_programming(options: &Options) -> Result<FelixProgramming, DataplaneError> {
     let failed = |source| DataplaneError::Kernel { attempt: "look for signs of Felix", source };
     let mut socket = Socket::open(options.timing.deadline).map_err(failed)?;
-    let mut signs = Vec::new();
-    for (id, _) in socket.tables().await.map_err(failed)? {
-        // `felix/nftables/table.go`: one table a family, for all hooks.
-        if [TableId::new(Family::Ip, "calico"), TableId::new(Family::Ip6, "calico")].contains(&id) {
-            signs.push(format!("nft table {id}"));
+    let mut found = FelixProgramming::default();
+    let present: Vec<TableId> =
+        socket.tables().await.map_err(failed)?.into_iter().map(|(id, _)| id).collect();
+    for (family, table) in own_tables().into_iter().enumerate() {
+        if present.contains(&table) {
+            let chains = socket.chains(&table).await.map_err(failed)?;
+            if chains.iter().any(|chain| chain.name == FORWARD_IN_OWN_TABLE && chain.base.is_some()) {
+                found.signs.push(format!("nft table {table}"));
+            }
+            found.note(family, chains.iter().map(|chain| chain.name.as_str()));
         }
     }
-    for table in guard::tables() {
-        let chains = socket.chains(&table).await.map_err(failed)?;
-        if chains.iter().any(|chain| chain.name == "cali-FORWARD") {
-            signs.push(format!("chain cali-FORWARD in table {table}"));
+    for (family, table) in guard::tables().into_iter().enumerate() {
+        if present.contains(&table) {
+            let chains = socket.chains(&table).await.map_err(failed)?;
+            if filters_in(&mut socket, &table, &chains).await.map_err(failed)? {
+                found.signs.push(format!("chain {FORWARD} in table {table}"));
+            }
+            found.note(family, chains.iter().map(|chain| chain.name.as_str()));
         }
     }
-    for family in legacy::families(&options.legacy, options.timing.deadline) {
+    let families = legacy::families(&options.legacy, options.timing.deadline);
+    for (family, tool) in families.into_iter().enumerate() {
         // Without the tool there is nothing to look with; the guard reports that.
-        if family.in_use().await.unwrap_or(false)
-            && family.listing().await.is_ok_and(|listing| listing.contains("cali-FORWARD"))
-        {
-            signs.push("chain cali-FORWARD in the old iptables".to_owned());
+        if !tool.in_use().await.unwrap_or(false) {
+            continue;
         }
+        let Ok(listing) = tool.everything().await else { continue };
+        if listing.lines().any(is_jump) {
+            found.signs.push(format!("chain {FORWARD} in the old iptables"));
+        }
+        found.note(family, listing.lines().filter_map(|line| line.strip_prefix("-N ")));
     }
-    Ok(signs)
+    Ok(found)
+}
+
+/// Whether a line of `iptables -S` leads forwarded packets to Felix.
+pub(super) fn is_jump(line: &str) -> bool {
+    line.starts_with("-A FORWARD ") && line.split_whitespace().any(|word| word == FORWARD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_known_with_chains_in_both_directions_and_families() {
+        let mut found = FelixProgramming::default();
+        found.note(
+            0,
+            ["filter-cali-tw-cali1", "filter-cali-fw-cali1", "cali-tw-cali2", "cali-fw-cali3"].into_iter(),
+        );
+        let iface = |name| IfaceName::new(name).unwrap();
+        assert!(found.knows(&iface("cali1"), false) && !found.knows(&iface("cali1"), true));
+        assert!(!found.knows(&iface("cali2"), false) && !found.knows(&iface("cali3"), false));
+        found.note(1, ["cali-tw-cali1", "cali-fw-cali1"].into_iter());
+        assert!(found.knows(&iface("cali1"), true));
+    }
+
+    #[test]
+    fn only_a_rule_of_forward_leads_to_felix() {
+        assert!(is_jump("-A FORWARD -m comment --comment \"cali:wUHhoiAYhphO9Mso\" -j cali-FORWARD"));
+        assert!(!is_jump("-N cali-FORWARD") && !is_jump("-A cali-FORWARD -j cali-from-hep-forward"));
+    }
 }

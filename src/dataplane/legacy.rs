@@ -74,6 +74,11 @@ impl Legacy<'_> {
         self.run("-S", &["FORWARD".to_owned()]).await
     }
 
+    /// `iptables -S`: the chains and rules of the whole filter table.
+    pub(super) async fn everything(&self) -> Result<String, String> {
+        self.run("-S", &[]).await
+    }
+
     /// Whether the kernel has a filter table of the old iptables. The file is there only with the module.
     pub(super) async fn in_use(&self) -> Result<bool, String> {
         let path = self.proc_net.join(self.names);

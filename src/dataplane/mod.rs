@@ -14,12 +14,14 @@
 //! `render` says what stands in `table inet calico-docker`; `guard` and `legacy` keep the one rule that Docker's
 //! `FORWARD DROP` makes necessary. Foreign tables are otherwise never touched.
 
+mod beside;
 mod delta;
 mod desired;
 mod error;
 mod felix;
 mod guard;
 mod legacy;
+mod nat;
 mod options;
 mod policy;
 mod port;
@@ -28,11 +30,12 @@ mod repair;
 mod schedule;
 mod show;
 mod sources;
+mod standing;
 mod tuning;
 mod worker;
 
 pub use error::DataplaneError;
-pub use felix::felix_signs;
+pub use felix::{FelixProgramming, felix_programming};
 pub use options::{ForwardAccept, HostAction, LegacyTools, Marks, Options, Timing};
 pub use port::{PortMap, Protocol};
 pub use show::{RuleCount, endpoint_chains, published_ports, rule_counts, show_table};
@@ -66,6 +69,7 @@ pub struct PoolNat {
 pub struct Dataplane {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Status>,
+    felix: watch::Receiver<u64>,
 }
 
 #[derive(Debug)]
@@ -79,8 +83,9 @@ impl Dataplane {
     #[must_use]
     pub fn new(options: Options) -> (Self, Worker) {
         let (requests, inbox) = mpsc::channel(QUEUE);
-        let (worker, status) = Worker::new(options, inbox);
-        (Self { requests, status }, worker)
+        let (changes, felix) = watch::channel(0);
+        let (worker, status) = Worker::new(options, inbox, changes);
+        (Self { requests, status, felix }, worker)
     }
 
     /// How the last work on the kernel went; a [`watch`] that changes when it does.
@@ -184,6 +189,29 @@ impl Dataplane {
     /// The kernel refused; it is tried again in the background.
     pub async fn revoke_ports(&self, iface: &IfaceName) -> Result<(), DataplaneError> {
         self.ask(Verb::Revoke(iface.clone())).await
+    }
+
+    /// Counts changes of the tables in which Felix works: whenever it moves, [`felix_programming`] may find other things.
+    #[must_use]
+    pub fn felix_changes(&self) -> watch::Receiver<u64> {
+        self.felix.clone()
+    }
+
+    /// Takes our filter and our masquerade out of the way of packets, without losing one: Felix filters them. Published
+    /// ports stay. Everything else that is told from now on is recorded only.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again in the background.
+    pub async fn stand_back(&self) -> Result<(), DataplaneError> {
+        self.ask(Verb::StandBack).await
+    }
+
+    /// Puts everything in force again that was recorded while [`Dataplane::stand_back`] held.
+    ///
+    /// # Errors
+    /// As [`Dataplane::stand_back`].
+    pub async fn take_over(&self) -> Result<(), DataplaneError> {
+        self.ask(Verb::TakeOver).await
     }
 
     /// Removes our table and our rules in Docker's FORWARD chains, for an uninstall. What is desired stays recorded;

@@ -13,7 +13,7 @@
 //! returning, and drops otherwise. An endpoint whose policy is not known has no elements: it is closed.
 
 use super::desired::{Desired, Part};
-use super::{HostAction, NatTuning, Options, PortMap, sources};
+use super::{HostAction, NatTuning, Options, PortMap, nat, sources};
 use crate::model::{Cidr, IfaceName, IpVersion};
 use crate::nft::{
     BaseChain, Chain, ChainKind, Data, DataType, ElementKey, Family, Hook, Rule, Set, SetContents, SetData,
@@ -40,14 +40,14 @@ const BRIDGES: &str = "docker-bridges";
 const ICMPV6: &str = "icmpv6-to-host";
 
 /// Names of what exists once for each family.
-struct Names {
-    family: Family,
-    masq: &'static str,
-    all: &'static str,
-    ports: &'static str,
-    ports_at: &'static str,
-    hairpin: &'static str,
-    hosts: &'static str,
+pub(super) struct Names {
+    pub(super) family: Family,
+    pub(super) masq: &'static str,
+    pub(super) all: &'static str,
+    pub(super) ports: &'static str,
+    pub(super) ports_at: &'static str,
+    pub(super) hairpin: &'static str,
+    pub(super) hosts: &'static str,
     address: DataType,
 }
 
@@ -73,7 +73,7 @@ const NAMES6: Names = Names {
     address: DataType::Ipv6Addr,
 };
 
-const FAMILIES: [&Names; 2] = [&NAMES4, &NAMES6];
+pub(super) const FAMILIES: [&Names; 2] = [&NAMES4, &NAMES6];
 
 /// The maps from interfaces to shapes.
 pub(super) const DISPATCH: [&str; 2] = [FROM_WL, TO_WL];
@@ -99,7 +99,7 @@ pub(super) fn table(desired: &Desired, options: &Options) -> Table {
     for set in sets() {
         table.sets.insert(set.name.clone(), SetContents { set, elements: BTreeMap::new() });
     }
-    for entries in all_entries(desired).into_iter().chain([hosts(&options.tuning.nat)]) {
+    for entries in all_entries(desired).into_iter().chain([nat::hosts(&options.tuning.nat)]) {
         for (set, elements) in entries {
             if let Some(contents) = table.sets.get_mut(set) {
                 contents.elements.extend(elements);
@@ -284,12 +284,16 @@ fn rules(options: &Options) -> Vec<Rule> {
 /// listens on the host's 127.0.0.0/8: `route_localnet` is on for endpoints, and a container may send raw packets.
 fn prerouting(options: &Options) -> Vec<Rule> {
     let raw = || Rule::in_chain("raw-prerouting");
-    let to_localhost = raw().iifname(CALI).family(Family::Ip).address(Family::Ip, false, localhost());
     vec![
         raw().set_mark(options.marks.both(), 0),
-        to_localhost.drop_because("localhost of the host"),
+        keep_off_localhost(),
         raw().iifname(CALI).jump(sources::RPF),
     ]
+}
+
+pub(super) fn keep_off_localhost() -> Rule {
+    let to = Rule::in_chain("raw-prerouting").iifname(CALI).family(Family::Ip);
+    to.address(Family::Ip, false, localhost()).drop_because("localhost of the host")
 }
 
 /// Ports of one address of the host come before ports of all its addresses. From elsewhere nothing for 127.0.0.0/8
@@ -367,46 +371,23 @@ fn postrouting(nat: &NatTuning) -> Vec<Rule> {
     let mut rules = Vec::new();
     for names in FAMILIES {
         let f = names.family;
-        rules.extend(nat_outgoing(names, nat));
-        rules.push(rule().family(f).address_pair_in(f, names.hairpin).masquerade());
+        rules.extend(nat::outgoing(names, nat));
+        rules.push(hairpin(names));
     }
-    rules.push(rule().oifname(CALI).family(Family::Ip).address(Family::Ip, true, localhost()).masquerade());
+    rules.push(from_localhost());
     rules
 }
 
-/// What leaves the pools, as `felix/rules/nat.go` translates it: under an address that is given, from ports that are
-/// given, or as the outgoing interface has it.
-fn nat_outgoing(names: &Names, nat: &NatTuning) -> Vec<Rule> {
-    let f = names.family;
-    let leaving = || {
-        let rule = Rule::in_chain("postrouting").family(f);
-        let rule = rule.address_in(f, true, names.masq, false).address_in(f, false, names.all, true);
-        let rule = if nat.spared.is_empty() { rule } else { rule.address_in(f, false, names.hosts, true) };
-        match &nat.interface {
-            Some(interface) => rule.oifname(interface),
-            None => rule,
-        }
-    };
-    if let (Some(address), Family::Ip) = (nat.address, f) {
-        return vec![leaving().snat(f, address.octets().to_vec())];
-    }
-    const TCP: u8 = 6;
-    const UDP: u8 = 17;
-    let ported = |(first, last): (u16, u16)| {
-        [TCP, UDP].map(|protocol| leaving().l4proto(protocol).masquerade_ports(first, last))
-    };
-    let mut rules: Vec<Rule> = nat.ports.into_iter().flat_map(ported).collect();
-    rules.push(leaving().masquerade());
-    rules
+pub(super) fn hairpin(names: &Names) -> Rule {
+    Rule::in_chain("postrouting")
+        .family(names.family)
+        .address_pair_in(names.family, names.hairpin)
+        .masquerade()
 }
 
-/// Addresses of hosts that are spared.
-fn hosts(nat: &NatTuning) -> Entries {
-    let of = |v4: bool| {
-        let ours = nat.spared.iter().filter(move |ip| ip.is_ipv4() == v4);
-        ours.map(|ip| (key(octets(*ip)), None)).collect()
-    };
-    Entries::from([(NAMES4.hosts, of(true)), (NAMES6.hosts, of(false))])
+pub(super) fn from_localhost() -> Rule {
+    let rule = Rule::in_chain("postrouting").oifname(CALI).family(Family::Ip);
+    rule.address(Family::Ip, true, localhost()).masquerade()
 }
 
 /// 127.0.0.0/8 as address and mask.

@@ -2,7 +2,7 @@
 
 use super::delta::{self, Repair};
 use super::{DataplaneError, Worker, render};
-use crate::nft::{Batch, NftError};
+use crate::nft::{Batch, NftError, Table};
 use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ impl Worker {
         if !self.desired.policy.refused().is_empty() && self.retry <= Instant::now() {
             self.desired.policy.pardon(self.options.marks);
         }
-        let outcome = self.repair().await;
+        let outcome = self.repair(Self::wanted).await;
         let outcome = self.checked(outcome);
         self.table.done(Instant::now(), outcome.is_ok());
         self.report(outcome.as_ref().map(|findings| !findings.is_empty()));
@@ -69,13 +69,13 @@ impl Worker {
     }
 
     /// Gives what was found wrong and is right now. What the kernel refuses is set apart, and the rest tried again.
-    async fn repair(&mut self) -> Result<Vec<String>, NftError> {
+    pub(super) async fn repair(&mut self, want: fn(&Self) -> Table) -> Result<Vec<String>, NftError> {
         let mut findings = Vec::new();
         let mut blindly = false;
         for _ in 0..MOST_REFUSED {
             let outcome = match blindly {
-                true => self.replace("a repair was refused", &mut findings).await,
-                false => self.repair_once(&mut findings).await,
+                true => self.replace(want, "a repair was refused", &mut findings).await,
+                false => self.repair_once(want, &mut findings).await,
             };
             match outcome {
                 Ok(true) => return Ok(findings),
@@ -102,10 +102,14 @@ impl Worker {
     }
 
     /// Says whether all is right. An error comes with the batch that it is about.
-    async fn repair_once(&mut self, findings: &mut Vec<String>) -> Result<bool, (Batch, NftError)> {
+    async fn repair_once(
+        &mut self,
+        want: fn(&Self) -> Table,
+        findings: &mut Vec<String>,
+    ) -> Result<bool, (Batch, NftError)> {
         let id = render::table_id();
         let none = |error| (Batch::new(render::table_id()), error);
-        let desired = render::table(&self.desired, &self.options);
+        let desired = want(self);
         for _ in 0..ATTEMPTS {
             let (actual, generation) = self.socket().map_err(none)?.dump(&id).await.map_err(none)?;
             let Some(repair) = delta::repair(&id, &desired, actual.as_ref()) else { return Ok(true) };
@@ -117,12 +121,17 @@ impl Worker {
                 Err((batch, error)) => return Err((batch, error)),
             }
         }
-        self.replace("it changed faster than it could be compared", findings).await
+        self.replace(want, "it changed faster than it could be compared", findings).await
     }
 
     /// Makes the table anew, whatever stands there. Says whether all is right, which for a very large one is not yet.
-    async fn replace(&mut self, why: &str, findings: &mut Vec<String>) -> Result<bool, (Batch, NftError)> {
-        let desired = render::table(&self.desired, &self.options);
+    async fn replace(
+        &mut self,
+        want: fn(&Self) -> Table,
+        why: &str,
+        findings: &mut Vec<String>,
+    ) -> Result<bool, (Batch, NftError)> {
+        let desired = want(self);
         let repair = delta::replaced(&render::table_id(), &desired, why.to_owned());
         let whole = !repair.again;
         self.carry_out(repair, None, findings).await?;

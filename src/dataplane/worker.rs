@@ -3,7 +3,7 @@
 use super::delta;
 use super::desired::{Desired, Verb};
 use super::schedule::Schedule;
-use super::{DataplaneError, Options, Request, Tuning, guard, legacy, policy, render};
+use super::{DataplaneError, Options, Request, Tuning, felix, guard, legacy, policy, render};
 use crate::nft::{Batch, Change, Monitor, NftError, Op, Socket};
 use crate::policy::Changes;
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub struct Worker {
     pub(super) desired: Desired,
     /// Between `ensure` and `remove_all`.
     pub(super) active: bool,
+    /// Whether Felix programs the host: see [`super::standing`].
+    pub(super) standing: bool,
     socket: Option<Socket>,
     pub(super) table: Schedule,
     guard: Schedule,
@@ -52,10 +54,16 @@ pub struct Worker {
     /// When what the kernel refused is tried again.
     pub(super) retry: Instant,
     pub(super) status: watch::Sender<Status>,
+    /// Counts changes of tables in which Felix works.
+    felix: watch::Sender<u64>,
 }
 
 impl Worker {
-    pub(super) fn new(options: Options, inbox: mpsc::Receiver<Request>) -> (Self, watch::Receiver<Status>) {
+    pub(super) fn new(
+        options: Options,
+        inbox: mpsc::Receiver<Request>,
+        felix: watch::Sender<u64>,
+    ) -> (Self, watch::Receiver<Status>) {
         let now = Instant::now();
         let (status, seen) = watch::channel(Status::default());
         let table = Schedule::new(now, options.timing.check);
@@ -68,12 +76,14 @@ impl Worker {
                 options,
                 desired,
                 active: false,
+                standing: false,
                 socket: None,
                 table,
                 guard,
                 waiting: Vec::new(),
                 retry: now,
                 status,
+                felix,
             },
             seen,
         )
@@ -137,6 +147,9 @@ impl Worker {
             if lost || guard::tables().into_iter().any(of) {
                 self.guard.soon(now, settle);
             }
+            if lost || felix::tables().into_iter().any(of) {
+                self.felix.send_modify(|count| *count += 1);
+            }
         }
     }
 
@@ -171,7 +184,7 @@ impl Worker {
     /// endpoint stays closed until its policy comes.
     fn must_wait(&self, verb: &Verb) -> bool {
         let unknown = matches!(verb, Verb::AddEndpoint(iface) if !self.desired.policy.knows(iface));
-        unknown && self.active && self.desired.check(verb).is_ok()
+        unknown && self.active && !self.standing && self.desired.check(verb).is_ok()
     }
 
     async fn serve_waiting(&mut self) {
@@ -209,6 +222,8 @@ impl Worker {
             }
             Verb::Resync => self.resync().await,
             Verb::RemoveAll => self.remove_all().await,
+            Verb::StandBack => self.stand_back().await,
+            Verb::TakeOver => self.take_over().await,
             Verb::Policy(changes) => self.change_policy(changes).await,
             Verb::Tune(tuning) => self.tune(tuning).await,
             change => self.change(change).await,
@@ -224,6 +239,9 @@ impl Worker {
         let inverse = self.desired.apply(verb);
         if !self.active {
             return Ok(());
+        }
+        if self.standing {
+            return self.change_beside(&parts, inverse).await;
         }
         let after = render::entries_of(&self.desired, &parts);
         let batch = delta::elements(&render::table_id(), &before, &after);
@@ -250,7 +268,7 @@ impl Worker {
     /// keeps what it has, and it is tried again.
     async fn change_policy(&mut self, changes: &Changes) -> Result<(), DataplaneError> {
         let batches = policy::switch(&mut self.desired, changes, self.options.marks);
-        if !self.active {
+        if !self.active || self.standing {
             return Ok(());
         }
         for batch in batches {
@@ -296,10 +314,9 @@ impl Worker {
     }
 
     /// Looks at the FORWARD chains of both families and both kinds of iptables. Failures become warnings.
-    async fn assert_guard(&mut self) {
+    pub(super) async fn assert_guard(&mut self) {
         let mut warnings = Vec::new();
         if self.active {
-            let (mode, accept) = (self.options.forward_accept, self.options.marks.accept);
             for table in guard::tables() {
                 match self.guard_table(&table).await {
                     Ok(true) => log::info!("FORWARD of table {table}: our packets are let pass"),
@@ -307,8 +324,9 @@ impl Worker {
                     Err(error) => warnings.push(error.to_string()),
                 }
             }
-            for family in legacy::families(&self.options.legacy, self.options.timing.deadline) {
-                match family.ensure(mode, accept).await {
+            let tools = self.options.legacy.clone();
+            for family in legacy::families(&tools, self.options.timing.deadline) {
+                match self.guard_legacy(&family).await {
                     Ok(true) => log::info!("FORWARD of the old iptables: our packets are let pass"),
                     Ok(false) => {}
                     Err(error) => warnings.push(error),
@@ -324,12 +342,6 @@ impl Worker {
             }
             changed
         });
-    }
-
-    async fn guard_table(&mut self, table: &crate::nft::TableId) -> Result<bool, NftError> {
-        let how = (self.options.forward_accept, self.options.marks.accept);
-        let outcome = guard::ensure(self.socket()?, table, how).await;
-        self.checked(outcome)
     }
 
     async fn remove_all(&mut self) -> Result<(), DataplaneError> {

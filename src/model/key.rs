@@ -94,6 +94,16 @@ pub fn parse_handle(key: &str) -> Option<HandleId> {
     HandleId::new(key.strip_prefix(HANDLE_ROOT)?).ok()
 }
 
+/// This host's random ID, in its own state.
+pub const MACHINE: &str = "/libnetwork/v1/machine";
+
+/// Felix's status of a node, which a lease takes away when Felix does not renew it
+/// (`libcalico-go/lib/backend/model/statusreports.go`; OpenStack alone has other regions).
+#[must_use]
+pub fn felix_status(node: &NodeName) -> String {
+    format!("/calico/felix/v2/no-region/host/{node}/status")
+}
+
 /// One Docker network's record on this node.
 #[must_use]
 pub fn network(id: &NetworkId) -> String {

@@ -4,8 +4,8 @@
 //! passes on.
 
 use super::{
-    EndpointLink, EndpointRef, Host, HostEvent, HostFacts, HostRoute, Link, NetError, NextHops, ROUTE_METRIC,
-    ROUTE_PROTOCOL, RouteKind, SharedHost,
+    EndpointLink, EndpointRef, Host, HostAddress, HostEvent, HostFacts, HostRoute, Link, NetError, NextHops,
+    ROUTE_METRIC, ROUTE_PROTOCOL, RouteKind, SharedHost,
 };
 use crate::model::Cidr;
 use crate::model::MacAddress;
@@ -27,6 +27,8 @@ pub enum Call {
     SetSiblings(EndpointRef, bool),
     ReleaseEndpoint(EndpointRef),
     HostRoutes,
+    Addresses,
+    SourceTo(IpAddr),
     EnsureNextHops,
     EnableForwarding,
     FlushConntrack(Vec<IpAddr>),
@@ -41,6 +43,7 @@ struct State {
     /// Endpoints by host interface name, with their made-up index.
     endpoints: BTreeMap<String, (u32, EndpointLink)>,
     routes: Vec<HostRoute>,
+    addresses: Vec<HostAddress>,
     last_index: u32,
 }
 
@@ -81,6 +84,11 @@ impl FaultyHost {
     /// Adds a route that the host has for itself.
     pub fn add_route(&self, route: HostRoute) {
         self.state().routes.push(route);
+    }
+
+    /// Makes these the host's own addresses.
+    pub fn set_addresses(&self, addresses: Vec<HostAddress>) {
+        self.state().addresses = addresses;
     }
 
     /// All calls so far, the failed ones too.
@@ -229,6 +237,22 @@ impl Host for FaultyHost {
             self.note(Call::HostRoutes)?;
             let Some(inner) = &self.inner else { return Ok(self.routes_in_memory()) };
             inner.host_routes().await
+        })
+    }
+
+    fn addresses(&self) -> BoxFuture<'_, Result<Vec<HostAddress>, NetError>> {
+        Box::pin(async move {
+            self.note(Call::Addresses)?;
+            let Some(inner) = &self.inner else { return Ok(self.state().addresses.clone()) };
+            inner.addresses().await
+        })
+    }
+
+    fn source_to(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<IpAddr>, NetError>> {
+        Box::pin(async move {
+            self.note(Call::SourceTo(destination))?;
+            let Some(inner) = &self.inner else { return Ok(None) };
+            inner.source_to(destination).await
         })
     }
 

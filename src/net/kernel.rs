@@ -9,7 +9,10 @@ use super::route::{self, HostRoute};
 use super::rtnl::Rtnl;
 use super::sysctl::Sysctl;
 use super::worker::Worker;
-use super::{EndpointLink, EndpointRef, Host, HostEvent, HostFacts, conntrack, endpoint, monitor, siblings};
+use super::{
+    EndpointLink, EndpointRef, Host, HostAddress, HostEvent, HostFacts, address, beside, conntrack, endpoint,
+    monitor, siblings,
+};
 use crate::model::IpVersion;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -17,6 +20,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use tokio::sync::watch;
 
 /// The kernel's network stack, in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub struct KernelHost {
     sysctl: Sysctl,
     deletions: Gather<Doomed, ()>,
     flushes: Gather<Vec<IpAddr>, usize>,
+    /// Whether routes and neighbours of endpoints are ours to make, and not Felix's.
+    active: watch::Receiver<bool>,
     /// The threads of the two, apart from the first: their rounds wait in the kernel for tens of milliseconds.
     _slow: [Worker; 2],
 }
@@ -51,7 +57,16 @@ impl KernelHost {
             Box::pin(conntrack::flush(counters.clone(), asked)) as BoxFuture<'static, _>
         });
         flusher.spawn(rounds);
-        Ok(Self { worker, rtnl, sysctl, deletions, flushes, _slow: [deleter, flusher] })
+        // Without a sender the value stays.
+        let active = watch::channel(true).1;
+        Ok(Self { worker, rtnl, sysctl, deletions, flushes, active, _slow: [deleter, flusher] })
+    }
+
+    /// While the flag is false, Felix programs the host: endpoints get their pair, and Felix is waited for.
+    #[must_use]
+    pub fn beside(mut self, active: watch::Receiver<bool>) -> Self {
+        self.active = active;
+        self
     }
 
     /// Takes back what [`Host::ensure_next_hops`] may have made, for an uninstall.
@@ -101,7 +116,13 @@ impl Host for KernelHost {
 
     fn ensure_endpoint<'a>(&'a self, endpoint: &'a EndpointLink) -> BoxFuture<'a, Result<(), NetError>> {
         let (rtnl, sysctl, endpoint) = (self.rtnl.clone(), self.sysctl.clone(), endpoint.clone());
-        Box::pin(self.worker.run(async move { endpoint::ensure(&rtnl, &sysctl, &endpoint).await }))
+        let ours = *self.active.borrow();
+        Box::pin(self.worker.run(async move {
+            match ours {
+                true => endpoint::ensure(&rtnl, &sysctl, &endpoint).await,
+                false => beside::ensure(&rtnl, &sysctl, endpoint).await,
+            }
+        }))
     }
 
     fn set_siblings<'a>(
@@ -132,6 +153,18 @@ impl Host for KernelHost {
             }
             Ok(routes)
         }))
+    }
+
+    fn addresses(&self) -> BoxFuture<'_, Result<Vec<HostAddress>, NetError>> {
+        let rtnl = self.rtnl.clone();
+        Box::pin(self.worker.run(async move {
+            let listed = rtnl.dump(address::list(), "list addresses").await?;
+            Ok(address::decode_all(&listed, &links(&rtnl).await?))
+        }))
+    }
+
+    fn source_to(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<IpAddr>, NetError>> {
+        Box::pin(self.worker.run(async move { address::source_to(destination) }))
     }
 
     fn ensure_next_hops(&self) -> BoxFuture<'_, Result<NextHops, NetError>> {

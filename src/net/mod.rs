@@ -6,6 +6,8 @@
 //!
 //! Nothing here decides: callers say what should be, and every verb can be repeated.
 
+mod address;
+mod beside;
 mod conntrack;
 mod endpoint;
 mod error;
@@ -23,6 +25,7 @@ mod siblings;
 mod sysctl;
 mod worker;
 
+pub use address::HostAddress;
 pub use error::NetError;
 pub use kernel::KernelHost;
 pub use link::Link;
@@ -137,6 +140,12 @@ pub trait Host: Send + Sync + std::fmt::Debug {
 
     /// The main routing table, IPv4 then IPv6.
     fn host_routes(&self) -> BoxFuture<'_, Result<Vec<HostRoute>, NetError>>;
+
+    /// The host's own addresses, loopback and link-local ones too, in the kernel's order.
+    fn addresses(&self) -> BoxFuture<'_, Result<Vec<HostAddress>, NetError>>;
+
+    /// The address that packets to a destination leave with; `None` where no route leads.
+    fn source_to(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<IpAddr>, NetError>>;
 
     /// Guarantees that [`NEXT_HOPS`], the next hops of all containers, resolve as unicast through another device than
     /// the endpoints', without which the kernel answers no proxy ARP. Call it at the start and when a route comes or

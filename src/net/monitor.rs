@@ -1,5 +1,6 @@
 //! What changes on the host, as the kernel announces it.
 
+use super::address::address_of;
 use super::error::NetError;
 use super::link::Link;
 use super::next_hop::is_next_hop_route;
@@ -7,7 +8,7 @@ use super::route::{self, HostRoute};
 use futures::stream::{self, BoxStream};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::AddressMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::errno::Errno;
@@ -172,18 +173,10 @@ fn route_events(routes: Vec<HostRoute>, gone: bool) -> Vec<HostEvent> {
     foreign.map(|route| HostEvent::Route(RouteChange { route, gone })).collect()
 }
 
-/// `IFA_LOCAL` is the address itself where both are given; `IFA_ADDRESS` may be that of the other end of a tunnel.
 fn address_event(message: &AddressMessage, gone: bool) -> Option<HostEvent> {
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(ip) => Some(*ip),
-        _ => None,
-    });
-    let given = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(ip) => Some(*ip),
-        _ => None,
-    });
     let (index, prefix_len) = (message.header.index, message.header.prefix_len);
-    local.or(given).map(|address| HostEvent::Address(AddressChange { index, address, prefix_len, gone }))
+    let address = address_of(message)?;
+    Some(HostEvent::Address(AddressChange { index, address, prefix_len, gone }))
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(batch.clone().split(12), vec![batch.clone()]);
         let split = batch.clone().split(3);
         let sizes: Vec<usize> = split.iter().map(Batch::elements_in).collect();
-        assert_eq!(sizes, [4, 4, 4]);
+        assert_eq!(sizes, [0, 4, 4, 2, 2]);
         let whole: Vec<Element> = split
             .iter()
             .flat_map(|it| &it.ops)

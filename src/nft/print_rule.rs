@@ -98,7 +98,9 @@ impl Reading<'_> {
             Expr::Counter { packets, bytes } => format!("counter packets {packets} bytes {bytes}"),
             Expr::Masquerade { random, ports } => self.masquerade(*random, *ports),
             Expr::Limit { rate, seconds, burst } => {
-                format!("limit rate {rate}/{} burst {burst} packets", unit(*seconds))
+                // nft leaves its default out.
+                let burst = if *burst == 5 { String::new() } else { format!(" burst {burst} packets") };
+                format!("limit rate {rate}/{}{burst}", unit(*seconds))
             }
             Expr::Nat { kind, family, addr, .. } => {
                 let held = self.held(*addr);

@@ -3,7 +3,8 @@
 use calico_libnetwork::driver::{Firewall, PoolNat, PublishedPort};
 use calico_libnetwork::model::{Cidr, EndpointId, IfaceName, MacAddress};
 use calico_libnetwork::net::{
-    EndpointLink, EndpointRef, Host, HostEvent, HostFacts, HostRoute, Link, NetError, NextHops, RouteKind,
+    EndpointLink, EndpointRef, Host, HostAddress, HostEvent, HostFacts, HostRoute, Link, NetError, NextHops,
+    RouteKind,
 };
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
@@ -220,6 +221,14 @@ impl Host for TestHost {
             };
             Ok(std::iter::once(default).chain(state.routes.iter().cloned()).collect())
         })
+    }
+
+    fn addresses(&self) -> BoxFuture<'_, Result<Vec<HostAddress>, NetError>> {
+        self.act("list addresses", |_| Ok(Vec::new()))
+    }
+
+    fn source_to(&self, _destination: IpAddr) -> BoxFuture<'_, Result<Option<IpAddr>, NetError>> {
+        self.act("look up the way", |_| Ok(None))
     }
 
     fn ensure_next_hops(&self) -> BoxFuture<'_, Result<NextHops, NetError>> {

@@ -100,8 +100,10 @@ fn a_set_of_hundreds_of_thousands_goes_in_pieces() {
         run("nft delete table inet calico-docker");
         let b = address("b", 4);
         eventually("it is repaired", || {
-            assert!(!ask("c", b, Probe::Udp(80)));
-            ask("a", b, Probe::Udp(80))
+            // Without the table the bare kernel of this namespace forwards everything.
+            let there = run("nft list tables").contains("calico-docker");
+            assert!(!there || !ask("c", b, Probe::Udp(80)));
+            there && ask("a", b, Probe::Udp(80))
         });
         println!("made anew after {:?}", started.elapsed());
         lab.block(lab.dataplane.resync()).unwrap();

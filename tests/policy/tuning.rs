@@ -74,7 +74,7 @@ fn log_rules_write_as_they_are_told_and_decide_nothing() {
         let rate = Some(LogRate { lines: 10, seconds: 60, burst: 5 });
         let log = LogTuning { prefix: "%t|%k|%n|%p".to_owned(), rate };
         tune(&lab, Tuning { log, ..Tuning::default() });
-        let want = "limit rate 10/minute burst 5 packets log prefix \"default|gnp|to-a|to-a: \" level info";
+        let want = "limit rate 10/minute log prefix \"default|gnp|to-a|to-a: \" level info";
         assert!(shown().contains(want), "{}", shown());
         lab.expect("a log decides nothing, whatever its limit", "udp/80: all");
         for _ in 0..20 {

@@ -1,66 +1,15 @@
-//! What a Calico cluster needs before its first endpoint, made only where it is missing: ClusterInformation, tiers, this
-//! host's Node, the default pools. calico/node does the same at its start (`node/pkg/lifecycle/startup/startup.go`).
+//! The default pools.
 
+use super::singletons::ensure;
 use crate::config::DefaultPool;
-use crate::model::{
-    Cidr, ClusterInformationSpec, EncapMode, IpPoolSpec, IpVersion, NodeName, NodeSpec, ObjectMeta, Resource,
-    TierSpec, key,
-};
-use crate::store::{Store, StoreError, Txn, typed};
-use serde::Serialize;
-use std::time::SystemTime;
-
-/// Tiers that Calico v3.32 creates (`clientv3.EnsureInitialized`): name, order, default action.
-const TIERS: [(&str, u64, &str); 3] =
-    [("default", 1_000_000, "Deny"), ("kube-admin", 1_000, "Pass"), ("kube-baseline", 10_000_000, "Pass")];
+use crate::model::{Cidr, EncapMode, IpPoolSpec, IpVersion, Resource, key};
+use crate::store::{Store, StoreError, typed};
 
 /// Prefixes tried in turn for the default IPv4 pool; the first is calico/node's own default.
 const IPV4_CANDIDATES: [&str; 6] =
     ["192.168.0.0/16", "172.31.0.0/16", "172.30.0.0/16", "10.192.0.0/16", "10.128.0.0/16", "10.64.0.0/16"];
 /// The default IPv6 pool is the prefix of Calico's own documentation (a ULA, RFC 4193).
 const IPV6_CANDIDATES: [&str; 2] = ["fd80:24e2:f998:72d6::/64", "fd80:24e2:f998:72d7::/64"];
-
-/// Writes a resource unless one of its name exists.
-async fn ensure<S>(store: &dyn Store, name: &str, spec: S) -> Result<bool, StoreError>
-where
-    S: crate::model::Kind + Serialize,
-{
-    let key = key::resource::<S>(name);
-    if store.get(&key).await?.is_some() {
-        return Ok(false);
-    }
-    let timestamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let metadata = ObjectMeta::created(name, uuid::Uuid::new_v4().to_string(), timestamp);
-    let value = typed::encode(&key, &Resource::new(metadata, spec))?;
-    match store.commit(Txn::new().create(&key, value)).await {
-        Ok(_) => Ok(true),
-        Err(StoreError::Conflict { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes the cluster's singletons and this host's Node exist.
-pub async fn ensure_initialized(store: &dyn Store, node: &NodeName) -> Result<(), StoreError> {
-    let information = ClusterInformationSpec {
-        cluster_guid: Some(uuid::Uuid::new_v4().simple().to_string()),
-        cluster_type: Some("libnetwork".to_owned()),
-        datastore_ready: Some(true),
-        ..ClusterInformationSpec::default()
-    };
-    ensure(store, "default", information).await?;
-    for (name, order, action) in TIERS {
-        let spec = TierSpec {
-            order: Some(order.into()),
-            default_action: Some(action.to_owned()),
-            ..TierSpec::default()
-        };
-        ensure(store, name, spec).await?;
-    }
-    if ensure(store, node.as_str(), NodeSpec::default()).await? {
-        log::info!("created Node {node}");
-    }
-    Ok(())
-}
 
 /// Creates the default pool of one IP version unless the datastore has a pool of it. Returns what stands in the way
 /// as a sentence; networks with a pool of their own work without it.

@@ -1,0 +1,165 @@
+//! Stands back beside Felix, and takes over from it: looks, decides ([`super::standing`]), and switches in an order in
+//! which packets are always filtered.
+//!
+//! ```text
+//! back: our filter goes -> `active` false -> routes and sysctls are Felix's to keep
+//! over: our filter comes -> `active` true -> routes, neighbours, sysctls of all endpoints
+//! ```
+
+use super::standing::{Seen, Standing};
+use crate::config::HostDataplane;
+use crate::dataplane::{self, Dataplane, felix_programming};
+use crate::driver::{Drivers, parse_alias};
+use crate::model::{IfaceName, NodeName, key};
+use crate::net::Host;
+use crate::store::SharedStore;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Felix changes its tables in bursts.
+const SETTLE: Duration = Duration::from_millis(50);
+/// How often is looked without a change: signs of life, and the old iptables, which announces nothing.
+const EVERY: Duration = Duration::from_secs(10);
+/// Felix's health port (`healthPort`), where it is on.
+const HEALTH: &str = "127.0.0.1:9099";
+/// It answers on this machine, or it is not there.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The watcher of Felix.
+pub(super) struct FelixWatch {
+    store: SharedStore,
+    node: NodeName,
+    host: Arc<dyn Host>,
+    dataplane: Dataplane,
+    options: dataplane::Options,
+    active: watch::Sender<bool>,
+    standing: Standing,
+    started: Instant,
+}
+
+/// What a watcher works with.
+pub(super) struct FelixParts {
+    pub(super) mode: HostDataplane,
+    pub(super) store: SharedStore,
+    pub(super) node: NodeName,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) dataplane: Dataplane,
+    pub(super) options: dataplane::Options,
+    pub(super) active: watch::Sender<bool>,
+}
+
+impl FelixWatch {
+    /// Looks once and lets the dataplane know before it puts anything in force.
+    pub(super) async fn start(parts: FelixParts) -> Self {
+        let FelixParts { mode, store, node, host, dataplane, options, active } = parts;
+        let standing = Standing::new(mode);
+        let mut felix =
+            Self { store, node, host, dataplane, options, active, standing, started: Instant::now() };
+        felix.look().await;
+        if !felix.standing.is_ours() {
+            log::info!("this plugin stands back: {}", felix.standing.reason());
+            felix.back().await;
+        }
+        felix
+    }
+
+    /// Follows Felix for ever.
+    pub(super) async fn run(mut self, drivers: Arc<Drivers>) {
+        let mut changes = self.dataplane.felix_changes();
+        loop {
+            tokio::select! {
+                changed = changes.changed() => match changed {
+                    Ok(()) => tokio::time::sleep(SETTLE).await,
+                    // The dataplane has ended, and so will this task.
+                    Err(_) => std::future::pending().await,
+                },
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            changes.mark_unchanged();
+            if !self.look().await {
+                continue;
+            }
+            let active = *self.active.borrow();
+            match (self.standing.is_ours(), active) {
+                (true, true) => log::warn!("this plugin programs the host: {}", self.standing.reason()),
+                (false, false) => log::info!("this plugin stands back: {}", self.standing.reason()),
+                (false, true) => {
+                    log::info!("this plugin stands back: {}", self.standing.reason());
+                    self.back().await;
+                }
+                (true, false) => {
+                    log::warn!("this plugin takes over: {}", self.standing.reason());
+                    self.over(&drivers).await;
+                }
+            }
+        }
+    }
+
+    async fn back(&self) {
+        if let Err(error) = self.dataplane.stand_back().await {
+            log::warn!("our packet filter stays beside Felix's for now: {error}");
+        }
+        self.active.send_replace(false);
+    }
+
+    async fn over(&self, drivers: &Drivers) {
+        if let Err(error) = self.dataplane.take_over().await {
+            log::error!("{error}");
+        }
+        self.active.send_replace(true);
+        drivers.repair_all().await;
+    }
+
+    /// Whether there is something to tell.
+    async fn look(&mut self) -> bool {
+        let now = self.started.elapsed();
+        match self.see().await {
+            Ok(seen) => self.standing.decide(&seen, now),
+            Err(sentence) => {
+                log::warn!("whether Felix is here is not known for a moment: {sentence}");
+                false
+            }
+        }
+    }
+
+    async fn see(&self) -> Result<Seen, String> {
+        let found = felix_programming(&self.options).await.map_err(|error| error.to_string())?;
+        if found.signs.is_empty() {
+            return Ok(Seen::default());
+        }
+        let facts = self.host.check().await.map_err(|error| error.to_string())?;
+        let links = self.host.links().await.map_err(|error| error.to_string())?;
+        let ours = links
+            .iter()
+            .filter(|link| link.alias.as_deref().is_some_and(|alias| parse_alias(alias).is_some()));
+        let ifaces = ours.filter_map(|link| IfaceName::new(&link.name).ok());
+        let (known, unknown): (Vec<IfaceName>, Vec<IfaceName>) =
+            ifaces.partition(|iface| found.knows(iface, facts.ipv6));
+        let names = |ifaces: Vec<IfaceName>| ifaces.into_iter().map(String::from).collect();
+        let alive = self.alive().await;
+        Ok(Seen { filters: found.signs, alive, known: names(known), unknown: names(unknown) })
+    }
+
+    /// A sign of life; that there is none proves nothing, because a plain calico/node gives none.
+    async fn alive(&self) -> Option<String> {
+        if let Ok(Some(_)) = self.store.get(&key::felix_status(&self.node)).await {
+            return Some("its status in the datastore is fresh".to_owned());
+        }
+        let answered = tokio::time::timeout(HEALTH_DEADLINE, health()).await;
+        matches!(answered, Ok(Ok(true))).then(|| format!("{HEALTH} answers"))
+    }
+}
+
+/// Whether something answers Felix's health question; also "not ready" is alive.
+async fn health() -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(HEALTH).await?;
+    stream.write_all(b"GET /liveness HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await?;
+    Ok([&b"200"[..], b"204", b"503"].iter().any(|status| head.ends_with(status))
+        && head.starts_with(b"HTTP/1."))
+}
