@@ -15,6 +15,7 @@
 //! | [`dataplane`] | the host's packet filter and NAT, kept as they should be |
 //! | [`driver`] | what Docker's calls mean |
 //! | [`resource`] | resources as people write and read them: checked, completed, written |
+//! | [`migrate`] | a cluster's data from one datastore to another |
 //! | [`server`] | the plugin sockets |
 //! | [`docker`] | client of the Docker API, for background tasks only |
 //! | [`gc`] | finds and collects what nobody owns any more |
@@ -38,6 +39,7 @@ pub mod gc;
 pub mod ipam;
 pub mod logging;
 pub mod metrics;
+pub mod migrate;
 pub mod model;
 pub mod net;
 pub mod nft;

@@ -16,6 +16,8 @@ mod crash;
 mod engine;
 #[path = "docker/etcd.rs"]
 mod etcd;
+#[path = "docker/migrate.rs"]
+mod migrate;
 #[path = "docker/multinet.rs"]
 mod multinet;
 #[path = "docker/network.rs"]

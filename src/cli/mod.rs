@@ -4,6 +4,8 @@ mod check;
 mod cleanup;
 mod counters;
 mod ipam;
+mod migrate;
+mod node;
 mod policy;
 mod resources;
 mod rules;
@@ -57,9 +59,15 @@ enum Command {
     Policy(policy::Policy),
     /// Print the daemon's figures, as Prometheus reads them
     Metrics,
-    /// Tell how full pools are and who has an address
+    /// Tell how full pools are, who has an address and what is wrong; give back what nobody uses
     #[command(subcommand)]
     Ipam(ipam::Addresses),
+    /// List the cluster's nodes, or remove one that is gone for good
+    #[command(subcommand)]
+    Node(node::Nodes),
+    /// Move this host's data from the embedded datastore to etcd, or back
+    #[command(subcommand)]
+    Migrate(migrate::Migrate),
 }
 
 /// Runs the command that the process was started with.
@@ -98,6 +106,8 @@ async fn ask(command: Command, session: Session) -> Result<(), Failure> {
         }
         Command::Policy(question) => policy::run(session, question).await,
         Command::Ipam(question) => ipam::run(session, question).await,
+        Command::Node(question) => node::run(session, question).await,
+        Command::Migrate(question) => migrate::run(session, question).await,
         Command::Serve | Command::Check | Command::Cleanup => Ok(()),
     }
 }

@@ -38,6 +38,9 @@ pub(super) struct Get {
     /// Namespace; lists are of all namespaces without it, single resources of `libnetwork`
     #[arg(short, long)]
     namespace: Option<String>,
+    /// All namespaces, which a list is of anyway
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "names"])]
+    all_namespaces: bool,
 }
 
 /// Where resources to be written come from.
@@ -83,6 +86,9 @@ fn namespace_of<'a>(kind: &KindInfo, given: Option<&'a str>) -> Result<Option<&'
 pub(super) async fn get(session: Session, arguments: Get) -> Result<(), Failure> {
     let kind = kind(&arguments.kind)?;
     let namespace = namespace_of(kind, arguments.namespace.as_deref())?;
+    if arguments.all_namespaces && !kind.namespaced {
+        return Err(Failure::Usage(format!("{} has no namespaces; leave -A out", kind.word)));
+    }
     let mut missing = Vec::new();
     let found = if arguments.names.is_empty() {
         let (found, unreadable) = resource::list(&*session.store, kind, arguments.namespace.as_deref())

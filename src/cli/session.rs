@@ -49,6 +49,16 @@ impl Session {
         };
         Ok(Self { config, store, daemon })
     }
+
+    /// The running daemon's datastore.
+    pub(super) fn served(&self) -> SharedStore {
+        Arc::new(AdminStore::new(self.daemon.clone()))
+    }
+
+    /// Whether a daemon runs on this host, ready or not.
+    pub(super) async fn daemon_answers(&self) -> bool {
+        tokio::net::UnixStream::connect(self.config.places.admin_socket()).await.is_ok()
+    }
 }
 
 /// Runs a command to its end and tells how it ended.

@@ -3,7 +3,7 @@
 use crate::resource::{KindInfo, Stored};
 use serde_json::Value;
 
-/// A column: its heading, and where its values are.
+/// A column: its heading, and where its values are; with `?` a flag that is false when absent, with `-` a dash then.
 type Column = (&'static str, &'static str);
 
 const POOL: &[Column] = &[("NAME", "@name"), ("CIDR", "spec.cidr"), ("SELECTOR", "spec.nodeSelector")];
@@ -45,6 +45,35 @@ const PROFILE_WIDE: &[Column] = &[("NAME", "@name"), ("LABELS", "spec.labelsToAp
 const SET_WIDE: &[Column] = &[("NAME", "@name"), ("NETS", "spec.nets")];
 const RESERVATION_WIDE: &[Column] = &[("NAME", "@name"), ("RESERVEDCIDRS", "spec.reservedCIDRs")];
 const FELIX_WIDE: &[Column] = &[("NAME", "@name"), ("LOGSEVERITY", "spec.logSeverityScreen")];
+const HOST_ENDPOINT: &[Column] = &[("NAME", "@name"), ("NODE", "spec.node")];
+const HOST_ENDPOINT_WIDE: &[Column] = &[
+    ("NAME", "@name"),
+    ("NODE", "spec.node"),
+    ("INTERFACE", "spec.interfaceName"),
+    ("IPS", "spec.expectedIPs"),
+    ("PROFILES", "spec.profiles"),
+];
+const BGP_CONFIGURATION: &[Column] = &[
+    ("NAME", "@name"),
+    ("LOGSEVERITY", "spec.logSeverityScreen"),
+    ("MESHENABLED", "spec.nodeToNodeMeshEnabled-"),
+    ("ASNUMBER", "spec.asNumber-"),
+];
+const BGP_PEER: &[Column] =
+    &[("NAME", "@name"), ("PEERIP", "spec.peerIP"), ("NODE", "@peers"), ("ASN", "spec.asNumber")];
+const CLUSTER_WIDE: &[Column] = &[
+    ("NAME", "@name"),
+    ("GUID", "spec.clusterGUID"),
+    ("TYPE", "spec.clusterType"),
+    ("VERSION", "spec.calicoVersion"),
+    ("READY", "spec.datastoreReady-"),
+];
+const IPAM: &[Column] = &[
+    ("NAME", "@name"),
+    ("STRICTAFFINITY", "spec.strictAffinity?"),
+    ("AUTOALLOCATEBLOCKS", "spec.autoAllocateBlocks?"),
+    ("MAXBLOCKSPERHOST", "spec.maxBlocksPerHost-"),
+];
 const NAME: &[Column] = &[("NAME", "@name")];
 const NAMESPACE: Column = ("NAMESPACE", "@namespace");
 
@@ -61,6 +90,12 @@ fn columns(kind: &KindInfo, wide: bool) -> Vec<Column> {
         ("NetworkSet" | "GlobalNetworkSet", true) => SET_WIDE,
         ("IPReservation", true) => RESERVATION_WIDE,
         ("FelixConfiguration", true) => FELIX_WIDE,
+        ("HostEndpoint", false) => HOST_ENDPOINT,
+        ("HostEndpoint", true) => HOST_ENDPOINT_WIDE,
+        ("BGPConfiguration", _) => BGP_CONFIGURATION,
+        ("BGPPeer", _) => BGP_PEER,
+        ("ClusterInformation", true) => CLUSTER_WIDE,
+        ("IPAMConfiguration", _) => IPAM,
         _ => NAME,
     };
     kind.namespaced.then_some(NAMESPACE).into_iter().chain(columns.iter().copied()).collect()
@@ -78,9 +113,15 @@ fn cell(stored: &Stored, path: &str) -> String {
     match path {
         "@name" => stored.name.clone(),
         "@namespace" => stored.namespace.clone().unwrap_or_default(),
-        path => match path.strip_suffix('?') {
-            Some(flag) => stored.field(flag).and_then(Value::as_bool).unwrap_or_default().to_string(),
-            None => stored.field(path).map(text).unwrap_or_default(),
+        // Which nodes a peer is for.
+        "@peers" => ["spec.node", "spec.nodeSelector"]
+            .iter()
+            .find_map(|path| stored.field(path).map(text).filter(|text| !text.is_empty()))
+            .unwrap_or_else(|| "(global)".to_owned()),
+        path => match (path.strip_suffix('?'), path.strip_suffix('-')) {
+            (Some(flag), _) => stored.field(flag).and_then(Value::as_bool).unwrap_or_default().to_string(),
+            (None, Some(path)) => stored.field(path).map_or_else(|| "-".to_owned(), text),
+            (None, None) => stored.field(path).map(text).unwrap_or_default(),
         },
     }
 }

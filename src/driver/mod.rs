@@ -34,6 +34,7 @@ mod uplink;
 pub use error::DriverError;
 pub use firewall::{Firewall, PoolNat, PublishedPort};
 pub use index::{LocalEndpoint, Sandbox};
+pub use profile::release_node as release_profiles_of;
 
 use crate::ipam::Ipam;
 use crate::model::{IpPoolSpec, MacAddress, NodeName, ObjectMeta, Resource, WorkloadEndpointSpec, key};

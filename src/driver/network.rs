@@ -7,6 +7,7 @@ use super::pool::{containing, name_part};
 use super::pool_id::PoolId;
 use super::record::{IpamKind, NetworkPool, NetworkRecord};
 use super::{Drivers, is_own_address_space, new_metadata, plan, profile};
+use crate::ipam::NETWORK_ATTRIBUTE;
 use crate::model::{Cidr, IpPoolSpec, NetworkId, Resource, key};
 use crate::net::host_mtu;
 use crate::protocol::{CreateNetwork, IpamData, NetworkRef};
@@ -70,8 +71,18 @@ impl Drivers {
             let node = Some(&self.options.node).filter(|_| record.own_profile);
             profile::ensure(&*self.store, &record.profile, node).await?;
         }
-        if record.ipam == IpamKind::Docker {
-            self.write_docker_pools(record).await?;
+        match record.ipam {
+            IpamKind::Docker => self.write_docker_pools(record).await?,
+            IpamKind::Calico => self.mark_auxiliary(record).await?,
+        }
+        Ok(())
+    }
+
+    /// Says of auxiliary addresses that the network keeps them: no endpoint ever has them, and `ipam check` of any node
+    /// would take them for leaked.
+    async fn mark_auxiliary(&self, record: &NetworkRecord) -> Result<(), DriverError> {
+        for ip in record.pools.iter().flat_map(|pool| &pool.aux) {
+            self.ipam.annotate(*ip, NETWORK_ATTRIBUTE, record.id.as_str()).await?;
         }
         Ok(())
     }

@@ -68,6 +68,19 @@ async fn release_once(store: &dyn Store, name: &str, node: &NodeName) -> Result<
     Ok(())
 }
 
+/// Takes a node that is gone for good off the profiles of all networks; those that nobody needs go.
+///
+/// # Errors
+/// The datastore fails; what was done stays done.
+pub async fn release_node(store: &dyn Store, node: &NodeName) -> Result<(), DriverError> {
+    for profile in typed::list::<Resource<ProfileSpec>>(store, &key::resources::<ProfileSpec>()).await? {
+        if nodes(&profile.value.metadata).contains(node.as_str()) {
+            release(store, profile.value.name(), node).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn is_used(store: &dyn Store, name: &str) -> Result<bool, DriverError> {
     let prefix = key::resources::<WorkloadEndpointSpec>();
     let endpoints = typed::list::<Resource<WorkloadEndpointSpec>>(store, &prefix).await?;

@@ -15,7 +15,7 @@ use super::error::IpamError;
 use crate::model::{AffinityState, BlockAffinity, Cidr, NodeName, key};
 use crate::store::retry;
 use crate::store::typed::{self, Versioned};
-use crate::store::{Revision, Txn};
+use crate::store::{Guard, Revision, Txn};
 
 /// What a visit to a block finds and must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,9 +95,7 @@ impl Engine {
             Step::Use => Ok(block),
             Step::Leave => Ok(None),
             Step::DropClaim => {
-                if let Some(claim) = claim {
-                    self.commit(Txn::new().delete(claim.key, claim.revision)).await?;
-                }
+                self.drop_claim(cidr, claim, block.as_ref()).await?;
                 Ok(None)
             }
             Step::Confirm => match block {
@@ -173,11 +171,11 @@ impl Engine {
             self.reader.config()
         )?;
         let Some(mut block) = block else {
-            self.drop_claim(claim).await?;
+            self.drop_claim(cidr, claim, None).await?;
             return Ok(AffinityReleased::Deleted);
         };
         if !block.value.is_owned_by(owner) {
-            self.drop_claim(claim).await?;
+            self.drop_claim(cidr, claim, Some(&block)).await?;
             return Ok(AffinityReleased::NotOurs);
         }
         if rules.sequence.is_some_and(|sequence| sequence != block.value.sequence()) {
@@ -203,10 +201,20 @@ impl Engine {
         Ok(AffinityReleased::Disowned)
     }
 
-    async fn drop_claim(&self, claim: Option<Versioned<BlockAffinity>>) -> Result<(), IpamError> {
-        if let Some(claim) = claim {
-            self.commit(Txn::new().delete(claim.key, claim.revision)).await?;
-        }
+    /// Deletes a claim because of what its block was seen to be: claim and block were read one after the other, and the
+    /// owner may have made the block in between.
+    async fn drop_claim(
+        &self,
+        cidr: Cidr,
+        claim: Option<Versioned<BlockAffinity>>,
+        block: Option<&Versioned<Block>>,
+    ) -> Result<(), IpamError> {
+        let Some(claim) = claim else { return Ok(()) };
+        let seen = match block {
+            Some(block) => Guard::At(block.key.clone(), block.revision),
+            None => Guard::Absent(key::block(&cidr)),
+        };
+        self.commit(Txn::new().delete(claim.key, claim.revision).guard(seen)).await?;
         Ok(())
     }
 

@@ -247,6 +247,21 @@ impl Block {
         }
     }
 
+    /// Adds an attribute to a held address; false if it has it already, or nobody holds it.
+    pub fn annotate(&mut self, ip: IpAddr, name: &str, value: &str) -> bool {
+        let Some(ordinal) = self.ordinal(ip) else { return false };
+        let index = self.doc.allocations.get(ordinal).copied().flatten();
+        let owner = index.and_then(|index| self.doc.attributes.get(index)).cloned();
+        let Some(mut owner) = owner.filter(|owner| owner.released_at.is_none()) else { return false };
+        let former = owner.secondary.get_or_insert_default().insert(name.to_owned(), value.to_owned());
+        if former.as_deref() == Some(value) {
+            return false;
+        }
+        self.point(ordinal, &owner);
+        self.compact();
+        true
+    }
+
     /// Releases held addresses: they begin to cool down and are freed at once where `cooldown` is zero. Addresses
     /// that nobody holds are left as they are. A cooling address keeps the sequence number of its assignment, as
     /// Calico's client was seen to leave it.

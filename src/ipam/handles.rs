@@ -4,7 +4,8 @@
 use super::block::Allocation;
 use super::engine::Engine;
 use super::error::IpamError;
-use crate::model::{Cidr, HandleId, IpamHandle, key};
+use crate::model::{Cidr, HandleId, IpVersion, IpamHandle, key};
+use crate::store::retry;
 use crate::store::typed::{self, Versioned};
 use crate::store::{StoreError, Txn};
 use std::collections::BTreeMap;
@@ -61,6 +62,32 @@ impl Engine {
             txn = put_handle(txn, found)?;
         }
         Ok(txn)
+    }
+
+    /// Lets a handle count what the blocks say; false if it did already. Blocks are read after the handle, and whoever
+    /// takes or gives an address back changes the handle with the block, so that its revision guards both.
+    pub(super) async fn repair_handle(&self, id: &HandleId) -> Result<bool, IpamError> {
+        retry::on_conflict(|| async {
+            let Some(mut found) = self.reader.handle(id).await? else { return Ok(false) };
+            let mut counted: BTreeMap<Cidr, u64> = BTreeMap::new();
+            for version in [IpVersion::V4, IpVersion::V6] {
+                for (cidr, block) in self.reader.blocks(version).await?.all() {
+                    let mine = |held: &Allocation| held.handle.as_deref() == Some(id.as_str());
+                    // A damaged block may hold any address: what nothing is known about is not put right.
+                    let count = u64::try_from(block?.value.allocations().filter(mine).count());
+                    if let Some(count) = count.ok().filter(|count| *count > 0) {
+                        counted.insert(cidr, count);
+                    }
+                }
+            }
+            if counted == found.value.block {
+                return Ok(false);
+            }
+            found.value.block = counted;
+            self.commit(put_handle(Txn::new(), found)?).await?;
+            Ok(true)
+        })
+        .await
     }
 
     /// A handle, or `None` if it is not there or cannot be read.

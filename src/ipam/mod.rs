@@ -11,7 +11,8 @@
 //! | `reserved`, `order`, `search` | decide: which addresses, which block next |
 //! | `reader` | reads; the one place for a cache |
 //! | `affinity` | claims blocks for this node and gives them up |
-//! | `allocator`, `assign`, `release`, `usage` | the operations |
+//! | `allocator`, `annotate`, `assign`, `release`, `usage` | the operations |
+//! | `facts`, `audit` | decide: what is wrong with all of it (`ipam check`) |
 //! | `queue` | serves many requests of this process with one write |
 //!
 //! Nothing here holds a lock that another node could wait for: all that keeps nodes apart are the guards of the
@@ -19,10 +20,13 @@
 
 mod affinity;
 mod allocator;
+mod annotate;
 mod assign;
+mod audit;
 pub mod block;
 mod engine;
 mod error;
+mod facts;
 mod handles;
 mod lookup;
 mod order;
@@ -36,8 +40,10 @@ mod time;
 mod usage;
 
 pub use affinity::AffinityReleased;
+pub use audit::{Audit, Counts, Finding, FindingKind, Held, NETWORK_ATTRIBUTE, audit};
 pub use block::{Allocation, BlockError, is_block_size};
 pub use error::{IpamError, Shortage};
+pub use facts::{Facts, User};
 pub use pools::Pool;
 pub use reserved::{Allowed, Reserved};
 pub use usage::{PoolUsage, Usage};
@@ -167,6 +173,16 @@ impl Ipam {
     /// no such handle.
     pub async fn release_by_handle(&self, handle: &HandleId) -> Result<Vec<IpAddr>, IpamError> {
         self.engine.release_by_handle(handle).await
+    }
+
+    /// Adds an attribute to an address that this node holds; false if it does not hold it.
+    pub async fn annotate(&self, ip: IpAddr, name: &str, value: &str) -> Result<bool, IpamError> {
+        self.engine.annotate(ip, name, value).await
+    }
+
+    /// Lets a handle count what the blocks say; one that has no address goes. False if it was right already.
+    pub async fn repair_handle(&self, handle: &HandleId) -> Result<bool, IpamError> {
+        self.engine.repair_handle(handle).await
     }
 
     /// Who holds an address; `None` if nobody does, also while it cools down.

@@ -20,6 +20,12 @@ pub(super) fn go_string(time: SystemTime) -> String {
     format!("{} +0000 UTC", digits.replacen('T', " ", 1))
 }
 
+/// Reads what [`go_string`] writes; `None` if it is something else.
+pub(super) fn parse_go(text: &str) -> Option<SystemTime> {
+    let utc = text.trim().strip_suffix(" +0000 UTC")?;
+    humantime::parse_rfc3339(&format!("{}Z", utc.replacen(' ', "T", 1))).ok()
+}
+
 /// Nanoseconds since 1970: the first sequence number of a block. 0 for a clock that stands before 1970.
 pub(super) fn unix_nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -40,5 +46,9 @@ mod tests {
         assert_eq!(rfc3339(at(999)), "2026-08-22T06:33:20Z");
         assert_eq!(parse("2026-08-22T06:33:20Z"), Some(at(0)));
         assert_eq!(parse("yesterday"), None);
+        for nanos in [123_456_789, 500_000_000, 0] {
+            assert_eq!(parse_go(&go_string(at(nanos))), Some(at(nanos)));
+        }
+        assert_eq!(parse_go("2026-08-22 06:33:20 +0200 CEST"), None);
     }
 }

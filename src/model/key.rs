@@ -15,7 +15,7 @@ pub const RESOURCE_ROOT: &str = "/calico/resources/v3/projectcalico.org/";
 pub const BLOCK_ROOT: &str = "/calico/ipam/v2/assignment/";
 /// All handles.
 pub const HANDLE_ROOT: &str = "/calico/ipam/v2/handle/";
-/// The IPAM configuration that IPAM itself reads (datamodel 1.14); this plugin never writes it.
+/// The IPAM configuration that IPAM itself reads (datamodel 1.14); only the operator's `ipam configure` writes it.
 pub const IPAM_CONFIG: &str = "/calico/ipam/v2/config";
 /// What this plugin keeps for itself on this node.
 pub const LOCAL_ROOT: &str = "/libnetwork/v1/";
@@ -69,6 +69,12 @@ pub fn affinity(node: &NodeName, block: &Cidr) -> String {
 #[must_use]
 pub fn affinities(node: &NodeName, version: IpVersion) -> String {
     format!("{HOST_ROOT}{node}/{}/block/", version.key_word())
+}
+
+/// What old Calicos wrote when a node first took an address; nothing reads it.
+#[must_use]
+pub fn node_marker(node: &NodeName) -> String {
+    format!("{HOST_ROOT}{node}")
 }
 
 /// The node and block that an affinity key names.

@@ -41,6 +41,11 @@ pub fn check(document: &Document) -> Vec<String> {
             "IPPool" => super::pool::check(spec, &mut problems),
             "Tier" => tier(document, spec, &mut problems),
             "Node" => node(spec, &mut problems),
+            "HostEndpoint" => super::bgp::host_endpoint(spec, &mut problems),
+            "BGPConfiguration" => super::bgp::configuration(&document.name, spec, &mut problems),
+            "BGPPeer" => super::bgp::peer(spec, &mut problems),
+            "BGPFilter" => super::bgp::filter(spec, &mut problems),
+            "IPAMConfiguration" => super::pool::configuration(spec, &mut problems),
             _ => {}
         }
     }
@@ -69,7 +74,10 @@ fn name(document: &Document, problems: &mut Problems) {
             problems
                 .say("metadata.name", "a tier's name has no '.', because it stands before names of policies");
         }
-        "FelixConfiguration" if name != "default" && !name.starts_with("node.") => {
+        "IPAMConfiguration" if name != "default" => {
+            problems.say("metadata.name", "default is expected: there is one for the whole cluster");
+        }
+        "FelixConfiguration" | "BGPConfiguration" if name != "default" && !name.starts_with("node.") => {
             problems.say("metadata.name", "default is expected, or node. and the name of a node");
         }
         _ => {}
@@ -223,7 +231,13 @@ fn refusals(document: &Document) -> Vec<String> {
 /// What the policy engine takes, though perhaps not as its author thinks.
 #[must_use]
 pub fn doubts(document: &Document) -> Vec<String> {
-    verdicts(document).into_iter().filter(|sentence| !sentence.starts_with("denies ")).collect()
+    let mut found: Vec<String> =
+        verdicts(document).into_iter().filter(|sentence| !sentence.starts_with("denies ")).collect();
+    if document.kind.word == "IPAMConfiguration" {
+        // datamodel 1.14
+        found.push("is not what IPAM reads from etcd; `ipam configure` writes that".to_owned());
+    }
+    found
 }
 
 fn verdicts(document: &Document) -> Vec<String> {

@@ -1,8 +1,9 @@
 //! The kinds that can be read and written, under all the names that calicoctl knows.
 
 use crate::model::{
-    GlobalNetworkPolicySpec, GlobalNetworkSetSpec, IpPoolSpec, IpReservationSpec, Kind, NetworkPolicySpec,
-    NetworkSetSpec, NodeSpec, ProfileSpec, TierSpec, WorkloadEndpointSpec, key,
+    ClusterInformationSpec, GlobalNetworkPolicySpec, GlobalNetworkSetSpec, HostEndpointSpec, IpPoolSpec,
+    IpReservationSpec, Kind, NetworkPolicySpec, NetworkSetSpec, NodeSpec, ProfileSpec, TierSpec,
+    WorkloadEndpointSpec, key,
 };
 
 /// One kind.
@@ -16,7 +17,7 @@ pub struct KindInfo {
     pub aliases: &'static [&'static str],
     /// Whether its resources stand in namespaces.
     pub namespaced: bool,
-    /// Whether its resources can be written; endpoints belong to the driver.
+    /// Whether its resources can be written; endpoints belong to the driver, ClusterInformation to all nodes.
     pub writable: bool,
     /// Whether Calico always writes `"status":{}`.
     pub empty_status: bool,
@@ -33,8 +34,13 @@ const fn info<S: Kind>(aliases: &'static [&'static str]) -> KindInfo {
     }
 }
 
+/// A kind of which nothing but its documents is known here.
+const fn plain(word: &'static str, plural: &'static str, aliases: &'static [&'static str]) -> KindInfo {
+    KindInfo { word, plural, aliases, namespaced: false, writable: true, empty_status: false }
+}
+
 /// Every kind, in the order in which a list of them reads well.
-static KINDS: [KindInfo; 11] = [
+static KINDS: [KindInfo; 17] = [
     info::<IpPoolSpec>(&["ipp", "ipps", "pool", "pools"]),
     info::<IpReservationSpec>(&["ipreservation", "reservation", "reservations"]),
     info::<ProfileSpec>(&["pro", "pros"]),
@@ -47,14 +53,13 @@ static KINDS: [KindInfo; 11] = [
     info::<GlobalNetworkSetSpec>(&["gns", "globalnetset", "globalnetsets"]),
     KindInfo { namespaced: true, ..info::<NetworkSetSpec>(&["netset", "netsets"]) },
     info::<NodeSpec>(&["no", "nos"]),
-    KindInfo {
-        word: "FelixConfiguration",
-        plural: "felixconfigurations",
-        aliases: &["felixconfig", "felixconfigs"],
-        namespaced: false,
-        writable: true,
-        empty_status: false,
-    },
+    info::<HostEndpointSpec>(&["hep", "heps"]),
+    plain("FelixConfiguration", "felixconfigurations", &["felixconfig", "felixconfigs"]),
+    plain("BGPConfiguration", "bgpconfigurations", &["bgpconfig", "bgpconfigs"]),
+    plain("BGPPeer", "bgppeers", &["bgpp", "bgpps", "bp", "bps"]),
+    plain("BGPFilter", "bgpfilters", &[]),
+    plain("IPAMConfiguration", "ipamconfigurations", &["ipamconfig", "ipamconfigs"]),
+    KindInfo { writable: false, ..info::<ClusterInformationSpec>(&["clusterinfo", "clusterinfos"]) },
     KindInfo { namespaced: true, writable: false, ..info::<WorkloadEndpointSpec>(&["wep", "weps"]) },
 ];
 
@@ -111,6 +116,12 @@ mod tests {
             ("Nodes", "Node"),
             ("tiers", "Tier"),
             ("felixconfig", "FelixConfiguration"),
+            ("bgpconfig", "BGPConfiguration"),
+            ("bgpp", "BGPPeer"),
+            ("bgpfilters", "BGPFilter"),
+            ("hep", "HostEndpoint"),
+            ("clusterinfo", "ClusterInformation"),
+            ("ipamconfig", "IPAMConfiguration"),
         ] {
             assert_eq!(kind_of_word(word).unwrap().word, kind, "{word}");
         }

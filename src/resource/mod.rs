@@ -8,10 +8,12 @@
 //! etcd and the embedded datastore take anything, so what calicoctl checks is checked here
 //! (`libcalico-go/lib/validator/v3`, `libcalico-go/lib/clientv3`).
 
+mod bgp;
 mod check;
 mod complete;
 mod document;
 mod kind;
+mod node;
 mod pool;
 mod read;
 mod schema;
@@ -21,5 +23,6 @@ mod write;
 pub use check::{check, doubts};
 pub use document::{Document, Stored};
 pub use kind::{KindInfo, kind_of_word};
+pub use node::{NodeRemoved, NodeReport, nodes, remove_node};
 pub use read::read;
 pub use write::{Done, Verb, WriteError, Writer, find, list};

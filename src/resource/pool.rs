@@ -70,6 +70,18 @@ fn uses(spec: &IpPoolSpec, problems: &mut Problems) {
     }
 }
 
+/// What Calico refuses of an IPAMConfiguration.
+pub(super) fn configuration(spec: &Map<String, Value>, problems: &mut Problems) {
+    let flag = |field: &str| spec.get(field).and_then(Value::as_bool).unwrap_or_default();
+    if !flag("strictAffinity") && !flag("autoAllocateBlocks") {
+        problems.say("spec.autoAllocateBlocks", "it must be true without strictAffinity");
+    }
+    let limit = spec.get("maxBlocksPerHost").and_then(Value::as_u64).unwrap_or_default();
+    if limit > 0 && !flag("strictAffinity") {
+        problems.say("spec.maxBlocksPerHost", "a limit needs strictAffinity");
+    }
+}
+
 /// What keeps a completed pool out of the datastore: other pools, blocks of another size, its own former self.
 pub(super) async fn beside_others(
     store: &dyn Store,

@@ -2,8 +2,8 @@
 
 use super::kind::KindInfo;
 use super::shape::Shape::{
-    self, Any, Flag, Labels, List, Name, Net, Number, Object, Port, Protocol, Selector, StrictNet, Text,
-    Whole, Word,
+    self, Address, Any, AsNumber, Community, Flag, Labels, List, Name, Net, Number, Object, Port, Protocol,
+    Selector, StrictNet, Text, Whole, Word,
 };
 
 /// A field and its form.
@@ -81,6 +81,89 @@ const TIER: &[Field] = &[("order", Number), ("defaultAction", Word(&["Deny", "Pa
 const SET: &[Field] = &[("nets", List(&Net))];
 const RESERVATION: &[Field] = &[("reservedCIDRs", List(&Net))];
 
+const HOST_PORT: &[Field] = &[("name", Text), ("protocol", Protocol), ("port", Whole(1, 65535))];
+const HOST_ENDPOINT: &[Field] = &[
+    ("node", Name),
+    ("interfaceName", Text),
+    ("expectedIPs", List(&Address)),
+    ("profiles", List(&Name)),
+    ("ports", List(&Object(HOST_PORT))),
+];
+const IPAM: &[Field] = &[
+    ("strictAffinity", Flag),
+    ("autoAllocateBlocks", Flag),
+    ("maxBlocksPerHost", Whole(0, 4_294_967_295)),
+    ("kubeVirtVMAddressPersistence", Word(&["Enabled", "Disabled"])),
+    ("ipCooldownSeconds", Whole(0, 4_294_967_295)),
+];
+const CIDRS: Shape = List(&Object(&[("cidr", Net)]));
+const NAMED_COMMUNITY: &[Field] = &[("name", Name), ("value", Community)];
+const ADVERTISEMENT: &[Field] = &[("cidr", Net), ("communities", List(&Text))];
+const BGP_CONFIGURATION: &[Field] = &[
+    ("logSeverityScreen", Word(&["Debug", "Info", "Warning", "Error", "Fatal"])),
+    ("nodeToNodeMeshEnabled", Flag),
+    ("asNumber", AsNumber),
+    ("serviceLoadBalancerIPs", CIDRS),
+    ("serviceExternalIPs", CIDRS),
+    ("serviceClusterIPs", CIDRS),
+    ("serviceLoadBalancerAggregation", Word(&["Enabled", "Disabled"])),
+    ("communities", List(&Object(NAMED_COMMUNITY))),
+    ("prefixAdvertisements", List(&Object(ADVERTISEMENT))),
+    ("listenPort", Whole(1, 65535)),
+    ("nodeMeshPassword", Any),
+    ("nodeMeshMaxRestartTime", Text),
+    ("bindMode", Word(&["None", "NodeIP"])),
+    ("ignoredInterfaces", List(&Text)),
+    ("localWorkloadPeeringIPV4", Text),
+    ("localWorkloadPeeringIPV6", Text),
+    ("programClusterRoutes", Word(&["Enabled", "Disabled"])),
+];
+const BGP_PEER: &[Field] = &[
+    ("node", Name),
+    ("nodeSelector", Selector),
+    ("peerIP", Text),
+    ("asNumber", AsNumber),
+    ("localASNumber", AsNumber),
+    ("peerSelector", Selector),
+    ("localWorkloadSelector", Selector),
+    ("keepOriginalNextHop", Flag),
+    ("nextHopMode", Word(&["Auto", "Self", "Keep"])),
+    ("reversePeering", Word(&["Auto", "Manual"])),
+    ("password", Any),
+    ("sourceAddress", Word(&["UseNodeIP", "None"])),
+    ("maxRestartTime", Text),
+    ("numAllowedLocalASNumbers", Whole(0, 2_147_483_647)),
+    ("ttlSecurity", Whole(1, 255)),
+    ("filters", List(&Name)),
+    ("reachableBy", Text),
+];
+const LENGTHS: &[Field] = &[("min", Whole(0, 128)), ("max", Whole(0, 128))];
+const OPERATION: &[Field] = &[
+    ("addCommunity", Object(&[("value", Community)])),
+    ("prependASPath", Object(&[("prefix", List(&AsNumber))])),
+    ("setPriority", Object(&[("value", Whole(1, 2_147_483_646))])),
+];
+const FILTER_RULE: &[Field] = &[
+    ("cidr", Net),
+    ("prefixLength", Object(LENGTHS)),
+    ("source", Word(&["", "RemotePeers"])),
+    ("interface", Text),
+    ("matchOperator", Word(&["Equal", "NotEqual", "In", "NotIn"])),
+    ("peerType", Word(&["", "eBGP", "iBGP"])),
+    ("communities", Object(&[("values", List(&Community))])),
+    ("asPathPrefix", List(&AsNumber)),
+    ("priority", Whole(1, 2_147_483_646)),
+    ("action", Word(&["Accept", "Reject"])),
+    ("operations", List(&Object(OPERATION))),
+];
+const FILTER_RULES: Shape = List(&Object(FILTER_RULE));
+const BGP_FILTER: &[Field] = &[
+    ("exportV4", FILTER_RULES),
+    ("importV4", FILTER_RULES),
+    ("exportV6", FILTER_RULES),
+    ("importV6", FILTER_RULES),
+];
+
 /// The form of a kind's spec. Nodes and Felix's settings have fields of which nothing here knows more than the name.
 pub(super) fn spec(kind: &KindInfo) -> Option<Shape> {
     Some(Object(match kind.word {
@@ -91,6 +174,11 @@ pub(super) fn spec(kind: &KindInfo) -> Option<Shape> {
         "Tier" => TIER,
         "NetworkSet" | "GlobalNetworkSet" => SET,
         "IPReservation" => RESERVATION,
+        "HostEndpoint" => HOST_ENDPOINT,
+        "IPAMConfiguration" => IPAM,
+        "BGPConfiguration" => BGP_CONFIGURATION,
+        "BGPPeer" => BGP_PEER,
+        "BGPFilter" => BGP_FILTER,
         _ => return None,
     }))
 }

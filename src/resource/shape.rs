@@ -26,6 +26,12 @@ pub(super) enum Shape {
     Selector,
     Protocol,
     Port,
+    /// One IP address.
+    Address,
+    /// A number of 32 bits, or as text, also in two halves as `1.10`.
+    AsNumber,
+    /// `1:2` or, of a large one, `1:2:3`.
+    Community,
     /// Texts by text, as labels are.
     Labels,
     List(&'static Shape),
@@ -77,6 +83,7 @@ impl Problems {
             },
             (Shape::Protocol, value) if is_protocol(value) => return,
             (Shape::Port, value) if is_port(value) => return,
+            (Shape::AsNumber, value) if is_as_number(value) => return,
             (_, Value::String(text)) => match misfit(text, shape) {
                 Some(why) => why,
                 None => return,
@@ -133,6 +140,8 @@ fn misfit(text: &str, shape: Shape) -> Option<String> {
             Ok(cidr) => Some(format!("the host's bits are set: {cidr} is expected")),
             Err(_) => Some(format!("{} is expected", noun(shape))),
         },
+        Shape::Address if text.parse::<std::net::IpAddr>().is_ok() => None,
+        Shape::Community if is_community(text) => None,
         Shape::Selector => Selector::parse(text).err().map(|error| error.to_string()),
         _ => Some(format!("{} is expected", noun(shape))),
     }
@@ -148,6 +157,9 @@ fn noun(shape: Shape) -> &'static str {
         Shape::Selector => "a selector such as role == 'web'",
         Shape::Protocol => "TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 1 to 255",
         Shape::Port => "a port from 1 to 65535, a range such as 80:90 or the name of a port",
+        Shape::Address => "an IP address",
+        Shape::AsNumber => "an AS number such as 64512 or 1.10",
+        Shape::Community => "a BGP community such as 64512:120 or 64512:120:1",
         Shape::Labels | Shape::Object(_) => "an object",
         Shape::List(_) => "a list",
     }
@@ -179,6 +191,27 @@ fn is_port(value: &Value) -> bool {
                 text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
             }
         },
+        _ => false,
+    }
+}
+
+/// Calico takes the number, its text, and its two halves with a dot between (`numorstring.ASNumber`).
+fn is_as_number(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_u64().is_some_and(|number| u32::try_from(number).is_ok()),
+        Value::String(text) => match text.split_once('.') {
+            Some((high, low)) => high.parse::<u16>().is_ok() && low.parse::<u16>().is_ok(),
+            None => text.parse::<u32>().is_ok(),
+        },
+        _ => false,
+    }
+}
+
+fn is_community(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts.len() {
+        2 => parts.iter().all(|part| part.parse::<u16>().is_ok()),
+        3 => parts.iter().all(|part| part.parse::<u32>().is_ok()),
         _ => false,
     }
 }

@@ -78,7 +78,7 @@ pub enum WriteError {
         why: String,
     },
     /// Nobody may write it.
-    #[error("{0} belongs to the plugin and can only be read")]
+    #[error("{0} belongs to the nodes and can only be read")]
     ReadOnly(String),
     /// The datastore fails.
     #[error(transparent)]

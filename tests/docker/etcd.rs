@@ -5,15 +5,15 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// An etcd of the host's own, on its loopback.
-struct Etcd<'a> {
+pub(crate) struct Etcd<'a> {
     engine: &'a Engine,
     process: Child,
 }
 
 impl<'a> Etcd<'a> {
-    const URL: &'static str = "http://127.0.0.1:2379";
+    pub(crate) const URL: &'static str = "http://127.0.0.1:2379";
 
-    fn start(engine: &'a Engine) -> Self {
+    pub(crate) fn start(engine: &'a Engine) -> Self {
         let data = engine.dir().join("etcd").display().to_string();
         let urls = ["--listen-client-urls", Self::URL, "--advertise-client-urls", Self::URL];
         let quiet =
@@ -27,7 +27,7 @@ impl<'a> Etcd<'a> {
     }
 
     /// As a crash of its machine: no farewell.
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.engine.on_host(&["sh", "-c", "kill -KILL $(pidof etcd)"]);
         self.process.wait().unwrap();
     }

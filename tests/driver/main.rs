@@ -38,6 +38,7 @@ mod docker;
 mod endpoints;
 mod engine;
 mod faults;
+mod golden;
 mod host;
 mod networks;
 mod ports;

@@ -187,6 +187,7 @@ async fn auxiliary_addresses_are_never_handed_out() {
     endpoints.iter().for_each(|endpoint| world.docker.add_container("running", &[&endpoint.id]));
     world.collect().await;
     assert_eq!(world.allocated().await.len(), 8, "the collector took an auxiliary address");
+    assert_eq!(world.audit().await, Vec::<String>::new(), "a network keeps them");
     for endpoint in &endpoints {
         engine.stop(endpoint).await;
     }

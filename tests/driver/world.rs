@@ -6,6 +6,7 @@ use calico_libnetwork::cluster;
 use calico_libnetwork::config::DefaultPool;
 use calico_libnetwork::driver::{Drivers, Options, Parts, Scopes};
 use calico_libnetwork::gc::Collector;
+use calico_libnetwork::ipam::{Facts, audit};
 use calico_libnetwork::model::{
     AllocationBlock, EncapMode, IpPoolSpec, IpVersion, NodeName, ProfileSpec, Resource, WorkloadEndpointSpec,
     key,
@@ -15,7 +16,7 @@ use calico_libnetwork::store::{FaultyStore, MemoryStore, Store, typed};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub(crate) type TestStore = FaultyStore<MemoryStore>;
 
@@ -186,12 +187,20 @@ impl World {
         left.extend(self.host.endpoints().iter().map(|link| format!("interface {}", link.host)));
         left.extend(self.firewall.open().iter().map(|iface| format!("open {iface}")));
         left.extend(self.firewall.ports().iter().map(|port| format!("published {port:?}")));
+        left.extend(self.audit().await);
         let known: BTreeSet<_> = self.firewall.pools().iter().map(|pool| pool.cidr).collect();
         let there: BTreeSet<_> = pools.iter().map(|pool| pool.spec.cidr).collect();
         left.extend(
             known.symmetric_difference(&there).map(|cidr| format!("NAT and datastore differ in {cidr}")),
         );
         left
+    }
+
+    /// (60) What `ipam check` finds wrong with the node's addresses.
+    pub(crate) async fn audit(&self) -> Vec<String> {
+        let entries = self.store.inner().list(key::CALICO_ROOT).await.unwrap().entries;
+        let found = audit(&Facts::of(&entries), SystemTime::now(), Duration::ZERO);
+        found.problems().map(|problem| format!("ipam check: {}", problem.text)).collect()
     }
 
     pub(crate) async fn assert_clean(&self, place: &str) {

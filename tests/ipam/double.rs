@@ -69,6 +69,17 @@ impl Double {
         self.0.lock().unwrap().entries.keys().filter(|key| key.starts_with(prefix)).cloned().collect()
     }
 
+    /// Everything, at this moment.
+    pub(crate) fn listing(&self) -> Listing {
+        let state = self.0.lock().unwrap();
+        let entry = |(key, (value, at)): (&String, &(Bytes, u64))| Entry {
+            key: key.clone(),
+            value: value.clone(),
+            revision: Revision(*at),
+        };
+        Listing { entries: state.entries.iter().map(entry).collect(), revision: Revision(state.revision) }
+    }
+
     pub(crate) fn revision(&self) -> u64 {
         self.0.lock().unwrap().revision
     }

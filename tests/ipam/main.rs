@@ -10,6 +10,7 @@
 mod concurrency;
 mod double;
 mod golden;
+mod lagging;
 mod model;
 mod statements;
 mod world;

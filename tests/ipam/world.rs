@@ -2,10 +2,14 @@
 
 use crate::double::Double;
 use calico_libnetwork::ipam::block::Block;
-use calico_libnetwork::ipam::{Allocation, AutoAssign, Clock, Expect, Ipam, IpamError, Owner, Released};
+use calico_libnetwork::ipam::{
+    Allocation, AutoAssign, Clock, Expect, Facts, Finding, FindingKind, Ipam, IpamError, Owner, Released,
+    audit,
+};
 use calico_libnetwork::model::{
     AllocationBlock, BlockAffinity, Cidr, HandleId, IpVersion, IpamHandle, NodeName, key,
 };
+use calico_libnetwork::store::SharedStore;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,9 +95,14 @@ impl World {
     }
 
     pub(crate) fn ipam(&self, node: &str) -> Ipam {
+        self.ipam_over(self.store.clone(), node)
+    }
+
+    /// The same with another way to the datastore.
+    pub(crate) fn ipam_over(&self, store: SharedStore, node: &str) -> Ipam {
         let time = self.time.clone();
         let clock: Clock = Arc::new(move || *time.lock().unwrap());
-        Ipam::with_clock(self.store.clone(), NodeName::new(node).unwrap(), clock)
+        Ipam::with_clock(store, NodeName::new(node).unwrap(), clock)
     }
 
     /// Assigns any address under a handle of its own.
@@ -115,6 +124,15 @@ impl World {
     pub(crate) fn blocks(&self) -> Vec<Block> {
         let texts = self.store.keys(key::BLOCK_ROOT).into_iter().filter_map(|key| self.store.text(&key));
         texts.map(|text| Block::open(serde_json::from_str(&text).unwrap()).unwrap()).collect()
+    }
+
+    /// What `ipam check` decides, with the same code. There are no endpoints here, so whatever is held is leaked.
+    #[track_caller]
+    pub(crate) fn audit(&self) {
+        let found = audit(&Facts::of(&self.store.listing().entries), self.now(), Duration::ZERO);
+        let wrong: Vec<&Finding> =
+            found.problems().filter(|finding| finding.kind != FindingKind::LeakedAddress).collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
     /// What `calicoctl ipam check` checks: blocks sound, handles and blocks say the same, each block one owner.

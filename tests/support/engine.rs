@@ -94,6 +94,7 @@ impl Engine {
     }
 
     /// The engine of a host that something else holds and starts.
+    #[allow(dead_code, reason = "one of the test programs that share this file uses it")]
     pub(crate) fn held_elsewhere(dir: PathBuf, suite: Option<String>) -> Self {
         Self { dir, suite, host: None, daemon: None, helpers: Vec::new() }
     }

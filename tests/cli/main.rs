@@ -7,6 +7,14 @@
     reason = "a failed expectation is a failed test"
 )]
 
+mod addresses;
+#[path = "../support/etcd_server.rs"]
+mod etcd_server;
+mod kinds;
+mod migrate;
+mod nodes;
+mod world;
+
 use calico_libnetwork::admin::{AdminClient, AdminParts, AdminServer, AdminStore, policy_desk};
 use calico_libnetwork::metrics::MetricsPage;
 use calico_libnetwork::policy::{Graph, Update};
@@ -70,7 +78,7 @@ impl Daemon {
     }
 
     fn run(&self, arguments: &[&str], input: &str) -> Output {
-        run(self.dir.path(), arguments, input)
+        run(self.dir.path(), &[], arguments, input)
     }
 
     /// What a command that must work prints.
@@ -104,7 +112,7 @@ fn socket(dir: &Path) -> PathBuf {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 async fn serve(
@@ -137,11 +145,12 @@ async fn serve(
     }
 }
 
-fn run(host_run: &Path, arguments: &[&str], input: &str) -> Output {
+fn run(host_run: &Path, settings: &[(&str, &str)], arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_calico-libnetwork"))
         .args(arguments)
         .env_clear()
         .env("CALICO_LIBNETWORK_HOST_RUN", host_run)
+        .envs(settings.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -339,7 +348,9 @@ fn addresses_are_counted_and_their_holders_named() {
     let one = daemon.does(&["ipam", "show", "--ip", "10.1.0.1"], "");
     assert_eq!(
         one,
-        format!("10.1.0.1 is in use, of block 10.1.0.0/29\nhandle: h1\nnode: docker-1\nendpoint: {ENDPOINT}")
+        format!(
+            "10.1.0.1 is in use, of block 10.1.0.0/29\nhandle: h1\nnode: docker-1\nused by: WorkloadEndpoint {ENDPOINT} on node docker-1"
+        )
     );
     assert_eq!(daemon.does(&["ipam", "show", "--ip", "10.1.0.2"], ""), "10.1.0.2 is not assigned");
     assert!(daemon.fails(1, &["delete", "ippool", "a"], "").contains("1 of its addresses are in use"));
@@ -405,7 +416,7 @@ fn wrong_arguments_end_with_64_and_a_sentence() {
 #[test]
 fn without_a_daemon_the_sentence_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let done = run(dir.path(), &["get", "gnp"], "");
+    let done = run(dir.path(), &[], &["get", "gnp"], "");
     let complaint = String::from_utf8(done.stderr).unwrap();
     assert_eq!(done.status.code(), Some(1));
     assert!(complaint.contains("there is no such socket; does the plugin run?"), "{complaint}");

@@ -1,0 +1,53 @@
+//! Each of the sixty statements about Calico's data has a test: `tests/conformance.md` says which, and here it is checked
+//! that it does. What keeps nodes apart is tried over a real etcd, too.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed expectation is a failed test"
+)]
+
+mod etcd;
+#[path = "../support/etcd_server.rs"]
+mod etcd_server;
+
+use calico_libnetwork::model::{ProfileSpec, Resource};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const TABLE: &str = include_str!("../conformance.md");
+
+#[test]
+fn every_statement_has_its_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found: BTreeMap<u32, String> = BTreeMap::new();
+    for row in TABLE.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> =
+            row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let [number, about, file, test] = cells[..] else { panic!("four cells are expected: {row}") };
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let name = format!("fn {test}(");
+        let at = text.find(&name).unwrap_or_else(|| panic!("statement {number}: {file} has no {test}"));
+        let before = text[..at].rsplit("\n}").next().unwrap();
+        // The suite of the datastores lists its functions in a macro.
+        let is_test =
+            before.contains("test]") || before.contains("#[tokio::test") || text.matches(test).count() > 1;
+        assert!(is_test, "statement {number}: {test} is no test");
+        assert_eq!(found.insert(number.parse().unwrap(), about.to_owned()), None, "{number} stands twice");
+    }
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());
+}
+
+#[test]
+fn statement_11_empty_sides_of_a_rule_say_nothing() {
+    let of = |rule: &str| -> Resource<ProfileSpec> {
+        serde_json::from_str(&format!(r#"{{"metadata":{{"name":"p"}},"spec":{{"ingress":[{rule}]}}}}"#))
+            .unwrap()
+    };
+    let old = of(r#"{"action":"Allow","source":{},"destination":{}}"#).spec.ingress.unwrap().remove(0);
+    let new = of(r#"{"action":"Allow"}"#).spec.ingress.unwrap().remove(0);
+    let sides = |side: Option<calico_libnetwork::model::EntityRule>| side.unwrap_or_default();
+    assert_eq!(sides(old.source), sides(new.source));
+    assert_eq!(sides(old.destination), sides(new.destination));
+    assert_eq!(old.action, new.action);
+}
