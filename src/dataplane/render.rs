@@ -367,10 +367,8 @@ fn input(options: &Options) -> Vec<Rule> {
 /// natOutgoing; and two cases of published ports in which the reply would not find its way back: the client is the
 /// container itself, or the host under its localhost address.
 fn postrouting(nat: &NatTuning) -> Vec<Rule> {
-    let rule = || Rule::in_chain("postrouting");
     let mut rules = Vec::new();
     for names in FAMILIES {
-        let f = names.family;
         rules.extend(nat::outgoing(names, nat));
         rules.push(hairpin(names));
     }
