@@ -119,19 +119,23 @@ plug_in() {
     inside router ip link set dev "$1" master "subnet$(of "$1" 3)" up
     subnet=$(of "$1" 3)
     gateway4=$(address4 "$1")
+    # Nobody answers names here, and the router says so at once: an engine that looks for an image must not wait.
+    echo "nameserver ${gateway4%.*}.254" >"$lab/hosts/$1/resolv.conf"
     # Without duplicate address detection the host is from the first moment as it stays.
     inside "$1" sh -c "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad
         ip address add $(address4 "$1")/24 dev eth0
         ip address add $(address6 "$1")/64 dev eth0 nodad
         ip link set eth0 up
         ip route add default via ${gateway4%.*}.254
-        ip -6 route add default via 2001:db8:$subnet::fe"
+        ip -6 route add default via 2001:db8:$subnet::fe
+        mount --bind $lab/hosts/$1/resolv.conf /etc/resolv.conf"
 }
 
 make_router() {
     power_on router
     inside router sh -c '
         echo 1 >/proc/sys/net/ipv4/ip_forward
+        echo 0 >/proc/sys/net/ipv4/icmp_ratelimit
         echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
         for subnet in 1 2; do
             ip link add subnet$subnet type bridge stp_state 0 mcast_snooping 0

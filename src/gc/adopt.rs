@@ -28,7 +28,8 @@ pub(super) fn own_names(plugins: &[ManagedPlugin]) -> BTreeSet<String> {
     managed.chain(V1_NAMES.map(str::to_owned)).collect()
 }
 
-/// The calls that made networks of ours which are not known. `address_space` is our IPAM's.
+/// The calls that made networks of ours which are not known. `address_space` is our IPAM's. A manager lists networks of its swarm
+/// that are not on this node as well, without prefixes if nodes assign their addresses.
 pub(super) fn networks(
     docker: &[DockerNetwork],
     names: &BTreeSet<String>,
@@ -36,7 +37,10 @@ pub(super) fn networks(
     address_space: &str,
 ) -> Vec<CreateNetwork> {
     let unknown = |network: &&DockerNetwork| {
-        names.contains(&network.driver) && !network.config_only && !known.contains(&network.id)
+        names.contains(&network.driver)
+            && !network.config_only
+            && !known.contains(&network.id)
+            && network.ipam.config.iter().flatten().next().is_some()
     };
     docker.iter().filter(unknown).map(|network| create_network(network, names, address_space)).collect()
 }
@@ -106,7 +110,8 @@ mod tests {
              "AuxiliaryAddresses":{"router":"10.1.0.9"}},{"Subnet":"fd00::/64"}]}},
             {"Id":"n2","Driver":"calico","Options":null,"IPAM":{"Driver":"default","Config":[{"Subnet":"172.18.0.0/16"}]}},
             {"Id":"n3","Driver":"bridge","IPAM":{"Driver":"default","Config":[]}},
-            {"Id":"n4","Driver":"calico:v2","ConfigOnly":true,"IPAM":{"Config":null}}]"#;
+            {"Id":"n4","Driver":"calico:v2","ConfigOnly":true,"IPAM":{"Config":[{"Subnet":"10.2.0.0/24"}]}},
+            {"Id":"n5","Driver":"calico:v2","Scope":"swarm","IPAM":{"Driver":"default","Config":null}}]"#;
         let listing: Vec<DockerNetwork> = serde_json::from_str(listing).unwrap();
         let calls = networks(&listing, &names, &set(&[]), "Ours");
         assert_eq!(calls.iter().map(|call| call.network_id.as_str()).collect::<Vec<_>>(), ["n1", "n2"]);

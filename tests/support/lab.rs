@@ -45,8 +45,13 @@ impl Lab {
     /// Installs the plugin on all hosts, with the lab's etcd and the given settings.
     #[track_caller]
     pub(crate) fn install(&self, settings: &[&str]) {
-        let names: Vec<&str> = self.names();
-        self.run("install", &[settings, &["--"], &names].concat());
+        self.install_on(settings, &self.names());
+    }
+
+    /// As [`Lab::install`], on some of the hosts.
+    #[track_caller]
+    pub(crate) fn install_on(&self, settings: &[&str], hosts: &[&str]) {
+        self.run("install", &[settings, &["--"], hosts].concat());
     }
 
     /// Makes a swarm of all hosts, the first `managers` of them managers.
@@ -79,10 +84,10 @@ impl Lab {
         self.run("address", &[name])
     }
 
-    /// Runs a command on a host, the router or a member of etcd, and returns what it prints; it must work.
-    #[track_caller]
-    pub(crate) fn on(&self, name: &str, command: &[&str]) -> String {
-        self.run("in", &[&[name], command].concat())
+    /// The file by which a host's, the router's or a member's network namespace is entered.
+    pub(crate) fn network_namespace(&self, name: &str) -> PathBuf {
+        let pid = std::fs::read_to_string(self.dir.join("hosts").join(name).join("pid")).unwrap();
+        format!("/proc/{}/ns/net", pid.trim()).into()
     }
 
     /// Runs a command on a host, the router or a member of etcd.
