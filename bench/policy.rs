@@ -7,6 +7,7 @@
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::cast_precision_loss,
+    clippy::too_many_lines,
     missing_docs,
     reason = "a figure that cannot be taken ends the run"
 )]
