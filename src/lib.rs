@@ -10,6 +10,7 @@
 //! | [`policy`] | what Calico policy says about each endpoint of this node (pure) |
 //! | [`store`] | the datastore seam and its backends |
 //! | [`ipam`] | Calico block IPAM over the store |
+//! | [`routes`] | routes between nodes: blocks, VXLAN, tunnel addresses |
 //! | [`net`] | links, routes, neighbours, sysctls of the host |
 //! | [`nft`] | nf_tables over netlink |
 //! | [`dataplane`] | the host's packet filter and NAT, kept as they should be |
@@ -46,6 +47,7 @@ pub mod nft;
 pub mod policy;
 pub mod protocol;
 pub mod resource;
+pub mod routes;
 pub mod selector;
 pub mod server;
 pub mod store;

@@ -25,6 +25,12 @@ impl<T: Send + 'static> Task<T> {
         self.0.is_finished()
     }
 
+    /// Waits for the end, and can be waited for again if this future is dropped. `None` if the task panicked or was
+    /// stopped. Not to be called once it has given an answer.
+    pub async fn ended(&mut self) -> Option<T> {
+        (&mut self.0).await.ok()
+    }
+
     /// Waits for the end. `None` if the task panicked or was stopped.
     pub async fn join(mut self) -> Option<T> {
         (&mut self.0).await.ok()

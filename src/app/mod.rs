@@ -17,6 +17,7 @@ mod metrics;
 mod node;
 mod node_name;
 mod policy;
+mod routes;
 mod standing;
 mod start;
 mod tasks;
@@ -114,10 +115,11 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             error = supervisor.failed() => break Some(error),
-            (parts, policy, tuning) = &mut building, if inbox.is_some() => {
+            (parts, policy, tuning, routes) = &mut building, if inbox.is_some() => {
                 let Some(inbox) = inbox.take() else { continue };
                 tasks::spawn_policy(&mut supervisor, policy, inbox, &shutdown);
                 tasks::spawn_tuning(&mut supervisor, tuning, &shutdown);
+                tasks::spawn_routes(&mut supervisor, routes, &shutdown);
                 admin.send_replace(Some(AdminParts {
                     store: parts.store.clone(),
                     policy: desk.clone(),

@@ -11,7 +11,8 @@ use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
 use crate::dataplane::{self, Dataplane, ForwardAccept, LegacyTools};
 use crate::driver::{self, Drivers, Scopes};
 use crate::model::{Cidr, IfaceName, IpVersion, NodeName};
-use crate::net::{Host, HostRoute, KernelHost, ROUTE_PROTOCOL, RouteKind};
+use crate::net::{Host, HostRoute, KernelHost, ROUTE_PROTOCOL, RouteKind, SharedUnderlay};
+use crate::routes;
 use crate::store::etcd::TlsFiles;
 use crate::store::{EmbeddedStore, EtcdOptions, EtcdStore, SharedStore, StoreError};
 use crate::task::{Backoff, Task};
@@ -75,7 +76,7 @@ pub(super) async fn build(
     options: driver::Options,
     dataplane: Dataplane,
     (key, counts): (&GateKey, &Metrics),
-) -> (Parts, PolicyFeed, TuningFeed) {
+) -> (Parts, PolicyFeed, TuningFeed, Option<routes::Worker>) {
     let local = persist(key, || open_local(config)).await;
     let store = persist(key, || async { open_store(config, &local) }).await;
     let lock = DatastoreLock::new(store);
@@ -84,7 +85,8 @@ pub(super) async fn build(
     // The start writes, too, and goes on when a lock is opened.
     let _following = Task::spawn(lock.clone().follow());
     let (active, programs) = watch::channel(true);
-    let host = persist(key, || open_host(config, &programs)).await;
+    let underlay = persist(key, || open_host(config, &programs)).await;
+    let host: Arc<dyn Host> = underlay.clone();
     persist(key, || prepare_cluster(config, &options, &store, &*host)).await;
     let machine = persist(key, || cluster::machine_id(&*local)).await;
     let name = options.node.clone();
@@ -124,7 +126,13 @@ pub(super) async fn build(
     // Only now, when it knows all endpoints, their policy, pools and ports: what a former process left in force is adopted in one
     // step, and no packet of a running container sees anything in between.
     persist(key, || dataplane.ensure()).await;
-    (Parts { store, host, dataplane, drivers: Arc::new(drivers), keeper, lock, felix }, policy, tuning)
+    let routes = super::routes::prepare(config, (&store, &underlay), &options.node, programs).await;
+    (
+        Parts { store, host, dataplane, drivers: Arc::new(drivers), keeper, lock, felix },
+        policy,
+        tuning,
+        routes,
+    )
 }
 
 /// Tries a step until it succeeds.
@@ -172,9 +180,9 @@ pub(crate) fn open_store(config: &Config, local: &SharedStore) -> Result<SharedS
 async fn open_host(
     config: &Config,
     active: &watch::Receiver<bool>,
-) -> Result<Arc<dyn Host>, crate::net::NetError> {
+) -> Result<SharedUnderlay, crate::net::NetError> {
     let host = KernelHost::open(config.places.sysnet.clone()).await?.beside(active.clone());
-    let host: Arc<dyn Host> = Arc::new(host);
+    let host: SharedUnderlay = Arc::new(host);
     host.check().await?;
     Ok(host)
 }

@@ -12,6 +12,7 @@ use crate::driver::Drivers;
 use crate::gc::Collector;
 use crate::model::{IfaceName, IpPoolSpec, key};
 use crate::net::{Host, HostEvent};
+use crate::routes;
 use crate::store::{SharedStore, StoreError};
 use crate::task::{Backoff, Supervisor};
 use futures::StreamExt;
@@ -72,6 +73,17 @@ pub(super) fn spawn_policy(
 /// Starts the task that keeps the packet filter's behaviour in step with FelixConfiguration.
 pub(super) fn spawn_tuning(supervisor: &mut Supervisor, tuning: TuningFeed, shutdown: &CancellationToken) {
     supervisor.spawn("tuning", stoppable(shutdown.clone().cancelled_owned(), tuning.run()));
+}
+
+/// Starts the task that keeps the routes between nodes, if they are this plugin's.
+pub(super) fn spawn_routes(
+    supervisor: &mut Supervisor,
+    routes: Option<routes::Worker>,
+    shutdown: &CancellationToken,
+) {
+    if let Some(routes) = routes {
+        supervisor.spawn("routes", stoppable(shutdown.clone().cancelled_owned(), routes.run()));
+    }
 }
 
 /// A task that runs for ever, and ends in order when it is told to.

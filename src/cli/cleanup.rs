@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::driver::parse_alias;
 use crate::net::{EndpointRef, Host, KernelHost};
+use crate::routes;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,7 @@ async fn remove(config: &Config) -> Vec<String> {
         Err(error) => errors.push(error.to_string()),
     }
 
+    errors.extend(routes::remove_all(&host).await.err().map(|error| error.to_string()));
     errors.extend(host.remove_next_hops().await.err().map(|error| error.to_string()));
     let stop = CancellationToken::new();
     let (dataplane, worker) = Dataplane::new(app::dataplane_options(config));

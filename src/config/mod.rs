@@ -166,6 +166,8 @@ pub struct Config {
     pub dataplane: HostDataplane,
     /// Whether the host's FORWARD chain is taken care of.
     pub forward_accept: bool,
+    /// Whether routes between nodes are this plugin's.
+    pub routes: bool,
     /// Deadline of a call.
     pub request_timeout: Duration,
     /// Pause between two collections; `None` for never.

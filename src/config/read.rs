@@ -154,6 +154,11 @@ impl<S: Strings> Reader<'_, S> {
                 "never" => Ok(false),
                 _ => Err("auto or never is expected".to_owned()),
             }),
+            routes: self.parse("CALICO_LIBNETWORK_ROUTES", true, |text| match text {
+                "auto" => Ok(true),
+                "off" => Ok(false),
+                _ => Err("auto or off is expected".to_owned()),
+            }),
             request_timeout: self.duration(
                 "CALICO_LIBNETWORK_REQUEST_TIMEOUT",
                 Duration::from_secs(1),

@@ -142,6 +142,11 @@ pub const SETTINGS: &[Setting] = &[
         "Let accepted packets pass a FORWARD chain that Docker or the distribution set to DROP: auto or never",
     ),
     setting(
+        "CALICO_LIBNETWORK_ROUTES",
+        "auto",
+        "Routes, VXLAN devices and tunnel addresses for traffic between nodes: auto, or off where somebody else makes them",
+    ),
+    setting(
         "CALICO_LIBNETWORK_REQUEST_TIMEOUT",
         "10s",
         "Time after which a call of Docker is answered with an error, 1s to 25s",

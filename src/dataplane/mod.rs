@@ -32,6 +32,7 @@ mod show;
 mod sources;
 mod standing;
 mod tuning;
+mod tunnel;
 mod worker;
 
 pub use error::DataplaneError;

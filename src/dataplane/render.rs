@@ -13,7 +13,7 @@
 //! returning, and drops otherwise. An endpoint whose policy is not known has no elements: it is closed.
 
 use super::desired::{Desired, Part};
-use super::{HostAction, NatTuning, Options, PortMap, nat, sources};
+use super::{HostAction, NatTuning, Options, PortMap, nat, sources, tunnel};
 use crate::model::{Cidr, IfaceName, IpVersion};
 use crate::nft::{
     BaseChain, Chain, ChainKind, Data, DataType, ElementKey, Family, Hook, Rule, Set, SetContents, SetData,
@@ -373,6 +373,7 @@ fn postrouting(nat: &NatTuning) -> Vec<Rule> {
         rules.push(hairpin(names));
     }
     rules.push(from_localhost());
+    rules.extend(tunnel::rules("postrouting"));
     rules
 }
 

@@ -9,7 +9,7 @@ use super::record::{IpamKind, NetworkPool, NetworkRecord};
 use super::{Drivers, is_own_address_space, new_metadata, plan, profile};
 use crate::ipam::NETWORK_ATTRIBUTE;
 use crate::model::{Cidr, IpPoolSpec, NetworkId, Resource, key};
-use crate::net::host_mtu;
+use crate::net::workload_mtu;
 use crate::protocol::{CreateNetwork, IpamData, NetworkRef};
 use crate::store::{StoreError, Txn, typed};
 use std::net::IpAddr;
@@ -97,9 +97,9 @@ impl Drivers {
             );
         }
         let Some(mtu) = record.mtu else { return };
-        match self.host.links().await.map(|links| host_mtu(&links)) {
+        match self.host.links().await.map(|links| workload_mtu(&links)) {
             Ok(uplink) if mtu > uplink => log::warn!(
-                "network {id}: its MTU of {mtu} is more than the {uplink} of this host's uplink; larger packets to other \
+                "network {id}: its MTU of {mtu} is more than the {uplink} of this host's uplink or VXLAN device; larger packets to other \
                  hosts are fragmented or lost"
             ),
             Ok(_) => {}

@@ -1,7 +1,7 @@
-//! The MTU of the host's uplink, remembered for a moment: to read it the kernel lists all links, and a host with thousands
+//! The MTU of the host's uplink or of its VXLAN device, remembered for a moment: to read it the kernel lists all links, and a host with thousands
 //! of containers has thousands of them.
 
-use crate::net::{Host, NetError, host_mtu};
+use crate::net::{Host, NetError, workload_mtu};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ impl UplinkMtu {
         {
             return Ok(mtu);
         }
-        let mtu = host_mtu(&host.links().await?);
+        let mtu = workload_mtu(&host.links().await?);
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((mtu, Instant::now()));
         Ok(mtu)
     }

@@ -51,6 +51,7 @@ pub use usage::{PoolUsage, Usage};
 use crate::model::{Cidr, HandleId, IpVersion, NodeName};
 use crate::store::SharedStore;
 use engine::Engine;
+use pools::Purpose;
 use queue::{Job, Queues};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -151,9 +152,22 @@ impl Ipam {
     /// Assigns any one address. Needs this node's Node resource. Requests that are made at the same time are served
     /// with one write. A caller that stops waiting gets nothing: its address is released again.
     pub async fn auto_assign(&self, request: &AutoAssign) -> Result<IpAddr, IpamError> {
-        let wanted = pools::Wanted { version: request.version, pool: request.pool, within: request.within };
+        let wanted = pools::Wanted {
+            version: request.version,
+            pool: request.pool,
+            within: request.within,
+            purpose: Purpose::Workload,
+        };
         let owner = request.owner.clone();
         self.queues.submit(request.version, |reply| Job::Auto(wanted, owner, reply)).await
+    }
+
+    /// Assigns any one address of a pool whose `allowedUses` has `Tunnel`, for this node's own end of a tunnel.
+    pub async fn auto_assign_tunnel(&self, pool: Cidr, owner: &Owner) -> Result<IpAddr, IpamError> {
+        let version = pool.version();
+        let wanted = pools::Wanted { version, pool: Some(pool), within: None, purpose: Purpose::Tunnel };
+        let owner = owner.clone();
+        self.queues.submit(version, |reply| Job::Auto(wanted, owner, reply)).await
     }
 
     /// Assigns this very address (`--ip`), which must lie in `within` if that is given, and in an enabled pool.

@@ -19,6 +19,26 @@ pub(super) struct Wanted {
     pub(super) pool: Option<Cidr>,
     /// Only addresses of this range.
     pub(super) within: Option<Cidr>,
+    /// What the address is for.
+    pub(super) purpose: Purpose,
+}
+
+/// What an address is for: a word of a pool's `allowedUses`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// A container.
+    Workload,
+    /// The node's own end of a tunnel.
+    Tunnel,
+}
+
+impl Purpose {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Workload => "Workload",
+            Self::Tunnel => "Tunnel",
+        }
+    }
 }
 
 /// The node that asks.
@@ -59,7 +79,7 @@ pub(super) fn choose(pools: &[Pool], wanted: &Wanted, asking: Asking<'_>) -> Res
         None => automatic(&all, wanted.version, asking)?,
     };
     let usable: Vec<&Pool> =
-        candidates.iter().copied().filter(|pool| pool.spec.allows_use("Workload")).collect();
+        candidates.iter().copied().filter(|pool| pool.spec.allows_use(wanted.purpose.word())).collect();
     if usable.is_empty() {
         return Err(IpamError::NotForWorkloads { pools: titles(candidates) });
     }
@@ -195,7 +215,12 @@ mod tests {
         let node = NodeName::new("docker-1").unwrap();
         let labels = BTreeMap::from([("rack".to_owned(), "r1".to_owned())]);
         let parse = |text: &str| text.parse::<Cidr>().unwrap();
-        let wanted = Wanted { version: IpVersion::V4, pool: cidr.map(parse), within: within.map(parse) };
+        let wanted = Wanted {
+            version: IpVersion::V4,
+            pool: cidr.map(parse),
+            within: within.map(parse),
+            purpose: Purpose::Workload,
+        };
         choose(pools, &wanted, Asking { node: &node, labels: &labels })
             .map(|pools| pools.iter().map(|pool| pool.name().to_owned()).collect())
             .map_err(|error| error.to_string())

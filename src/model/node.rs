@@ -15,9 +15,32 @@ pub struct NodeSpec {
     /// Address of the node's IPv4 VXLAN device.
     #[serde(default, rename = "ipv4VXLANTunnelAddr", skip_serializing_if = "Option::is_none")]
     pub ipv4_vxlan_tunnel_addr: Option<String>,
+    /// Ethernet address of that device; absent where it follows from the node's name.
+    #[serde(default, rename = "vxlanTunnelMACAddr", skip_serializing_if = "Option::is_none")]
+    pub vxlan_tunnel_mac_addr: Option<String>,
+    /// Address of the node's IPv6 VXLAN device.
+    #[serde(default, rename = "ipv6VXLANTunnelAddr", skip_serializing_if = "Option::is_none")]
+    pub ipv6_vxlan_tunnel_addr: Option<String>,
+    /// Ethernet address of that device; absent where it follows from the node's name.
+    #[serde(default, rename = "vxlanTunnelMACAddrV6", skip_serializing_if = "Option::is_none")]
+    pub vxlan_tunnel_mac_addr_v6: Option<String>,
+    /// Other addresses of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<NodeAddress>>,
     /// Fields that this version does not use; they survive a rewrite.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// One of a node's addresses, with what it is for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeAddress {
+    /// An address, or one with a prefix length.
+    #[serde(default)]
+    pub address: String,
+    /// `CalicoNodeIP`, `InternalIP`, `ExternalIP`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
 }
 
 /// Addresses of a Node.

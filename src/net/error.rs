@@ -17,6 +17,28 @@ pub enum NetError {
         /// What stands there instead.
         why: String,
     },
+    /// A VXLAN device of somebody else has the network and port of ours. Docker's overlay numbers its networks from 4096
+    /// on (moby `libnetwork/drivers/overlay/ovmanager`), and 4096 is Calico's default.
+    #[error(
+        "another VXLAN device of this machine has VNI {vni} on UDP port {port}, so {device} cannot be made; set \
+         vxlanVNI in FelixConfiguration default to a number that nobody uses, e.g. 4242424"
+    )]
+    VniTaken {
+        /// The device that cannot be made.
+        device: &'static str,
+        /// Its network.
+        vni: u32,
+        /// Its port.
+        port: u16,
+    },
+    /// Somebody else has a route where ours belongs; it was not touched.
+    #[error("add {route}: somebody else's route with metric {metric} has that destination; it stays")]
+    RouteTaken {
+        /// Our route.
+        route: String,
+        /// The metric of both.
+        metric: u32,
+    },
     /// The thing is not there (any more): the interface vanished while it was being programmed.
     #[error("{what}: it is not there")]
     NotThere {
@@ -136,6 +158,7 @@ impl NetError {
             Self::Denied { what } => Self::Denied { what: what.clone() },
             Self::Timeout { what, after } => Self::Timeout { what: what.clone(), after: *after },
             Self::Stopped => Self::Stopped,
+            Self::VniTaken { device, vni, port } => Self::VniTaken { device, vni: *vni, port: *port },
             Self::Kernel { what, said, source } => Self::Kernel {
                 what: what.clone(),
                 said: said.clone(),

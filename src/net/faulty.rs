@@ -5,7 +5,7 @@
 
 use super::{
     EndpointLink, EndpointRef, Host, HostAddress, HostEvent, HostFacts, HostRoute, Link, NetError, NextHops,
-    ROUTE_METRIC, ROUTE_PROTOCOL, RouteKind, SharedHost,
+    ROUTE_METRIC, ROUTE_PROTOCOL, RouteChanges, RouteKind, SharedUnderlay, Underlay, Vtep, VxlanDevice,
 };
 use crate::model::Cidr;
 use crate::model::MacAddress;
@@ -32,6 +32,11 @@ pub enum Call {
     EnsureNextHops,
     EnableForwarding,
     FlushConntrack(Vec<IpAddr>),
+    ChangeRoutes(RouteChanges),
+    EnsureVxlan(VxlanDevice),
+    RemoveVxlan(String),
+    Vteps(u32),
+    ChangeVteps(u32, Vec<Vtep>, Vec<Vtep>),
     Monitor,
 }
 
@@ -44,13 +49,15 @@ struct State {
     endpoints: BTreeMap<String, (u32, EndpointLink)>,
     routes: Vec<HostRoute>,
     addresses: Vec<HostAddress>,
+    /// VXLAN devices by name, with their index and what is behind them.
+    devices: BTreeMap<String, (u32, VxlanDevice, Vec<Vtep>)>,
     last_index: u32,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct FaultyHost {
-    inner: Option<SharedHost>,
+    inner: Option<SharedUnderlay>,
     /// Guards the record; never held over an await.
     state: Mutex<State>,
 }
@@ -66,7 +73,7 @@ impl FaultyHost {
 
     /// Passes on to another host what does not fail.
     #[must_use]
-    pub fn over(inner: SharedHost) -> Self {
+    pub fn over(inner: SharedUnderlay) -> Self {
         Self { inner: Some(inner), state: Mutex::default() }
     }
 
@@ -136,6 +143,34 @@ impl FaultyHost {
             && there.alias == endpoint.alias
         {
             there.siblings = siblings;
+        }
+    }
+
+    fn change(&self, changes: &RouteChanges) {
+        let mut state = self.state();
+        state.routes.retain(|route| !changes.delete.contains(route));
+        let at = |route: &HostRoute| (route.destination, route.metric);
+        state.routes.retain(|route| !changes.replace.iter().any(|new| at(new) == at(route)));
+        state.routes.extend(changes.replace.iter().chain(&changes.add).cloned());
+    }
+
+    fn make(&self, device: &VxlanDevice) -> u32 {
+        let mut state = self.state();
+        state.last_index += 1;
+        let fresh = state.last_index;
+        let entry = state
+            .devices
+            .entry(device.name.to_owned())
+            .or_insert_with(|| (fresh, device.clone(), Vec::new()));
+        entry.1 = device.clone();
+        entry.0
+    }
+
+    fn change_ends(&self, index: u32, delete: &[Vtep], add: &[Vtep]) {
+        let mut state = self.state();
+        if let Some((_, _, ends)) = state.devices.values_mut().find(|(at, ..)| *at == index) {
+            ends.retain(|end| !delete.contains(end) && !add.contains(end));
+            ends.extend(add);
         }
     }
 
@@ -286,6 +321,66 @@ impl Host for FaultyHost {
             // In memory nothing ever changes by itself.
             let Some(inner) = &self.inner else { return Ok(stream::pending().boxed()) };
             inner.monitor().await
+        })
+    }
+}
+
+impl Underlay for FaultyHost {
+    fn change_routes<'a>(&'a self, changes: &'a RouteChanges) -> BoxFuture<'a, Result<(), NetError>> {
+        Box::pin(async move {
+            self.note(Call::ChangeRoutes(changes.clone()))?;
+            let Some(inner) = &self.inner else {
+                self.change(changes);
+                return Ok(());
+            };
+            inner.change_routes(changes).await
+        })
+    }
+
+    fn ensure_vxlan<'a>(&'a self, device: &'a VxlanDevice) -> BoxFuture<'a, Result<u32, NetError>> {
+        Box::pin(async move {
+            self.note(Call::EnsureVxlan(device.clone()))?;
+            let Some(inner) = &self.inner else { return Ok(self.make(device)) };
+            inner.ensure_vxlan(device).await
+        })
+    }
+
+    fn remove_vxlan<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), NetError>> {
+        Box::pin(async move {
+            self.note(Call::RemoveVxlan(name.to_owned()))?;
+            let Some(inner) = &self.inner else {
+                self.state().devices.remove(name);
+                return Ok(());
+            };
+            inner.remove_vxlan(name).await
+        })
+    }
+
+    fn vteps(&self, index: u32) -> BoxFuture<'_, Result<Vec<Vtep>, NetError>> {
+        Box::pin(async move {
+            self.note(Call::Vteps(index))?;
+            let Some(inner) = &self.inner else {
+                let state = self.state();
+                let found = state.devices.values().find(|(at, ..)| *at == index);
+                return Ok(found.map(|(_, _, ends)| ends.clone()).unwrap_or_default());
+            };
+            inner.vteps(index).await
+        })
+    }
+
+    fn change_vteps<'a>(
+        &'a self,
+        index: u32,
+        delete: &'a [Vtep],
+        add: &'a [Vtep],
+    ) -> BoxFuture<'a, Result<(), NetError>> {
+        Box::pin(async move {
+            self.note(Call::ChangeVteps(index, delete.to_vec(), add.to_vec()))?;
+            let Some(inner) = &self.inner else {
+                self.change_ends(index, delete, add);
+                return Ok(());
+            };
+            inner.change_vteps(index, delete, add).await
         })
     }
 }

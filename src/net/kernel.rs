@@ -10,8 +10,8 @@ use super::rtnl::Rtnl;
 use super::sysctl::Sysctl;
 use super::worker::Worker;
 use super::{
-    EndpointLink, EndpointRef, Host, HostAddress, HostEvent, HostFacts, address, beside, conntrack, endpoint,
-    monitor, siblings,
+    EndpointLink, EndpointRef, Host, HostAddress, HostEvent, HostFacts, RouteChanges, Underlay, Vtep,
+    VxlanDevice, address, beside, conntrack, endpoint, monitor, remote, siblings, vxlan,
 };
 use crate::model::IpVersion;
 use futures::future::BoxFuture;
@@ -187,6 +187,38 @@ impl Host for KernelHost {
 
     fn monitor(&self) -> BoxFuture<'_, Result<BoxStream<'static, HostEvent>, NetError>> {
         Box::pin(self.worker.run(async { monitor::open() }))
+    }
+}
+
+impl Underlay for KernelHost {
+    fn change_routes<'a>(&'a self, changes: &'a RouteChanges) -> BoxFuture<'a, Result<(), NetError>> {
+        let (rtnl, changes) = (self.rtnl.clone(), changes.clone());
+        Box::pin(self.worker.run(async move { remote::change(&rtnl, &changes).await }))
+    }
+
+    fn ensure_vxlan<'a>(&'a self, device: &'a VxlanDevice) -> BoxFuture<'a, Result<u32, NetError>> {
+        let (rtnl, device) = (self.rtnl.clone(), device.clone());
+        Box::pin(self.worker.run(async move { vxlan::ensure(&rtnl, &device).await }))
+    }
+
+    fn remove_vxlan<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), NetError>> {
+        let (rtnl, name) = (self.rtnl.clone(), name.to_owned());
+        Box::pin(self.worker.run(async move { vxlan::remove(&rtnl, &name).await }))
+    }
+
+    fn vteps(&self, index: u32) -> BoxFuture<'_, Result<Vec<Vtep>, NetError>> {
+        let rtnl = self.rtnl.clone();
+        Box::pin(self.worker.run(async move { vxlan::list(&rtnl, index).await }))
+    }
+
+    fn change_vteps<'a>(
+        &'a self,
+        index: u32,
+        delete: &'a [Vtep],
+        add: &'a [Vtep],
+    ) -> BoxFuture<'a, Result<(), NetError>> {
+        let (rtnl, delete, add) = (self.rtnl.clone(), delete.to_vec(), add.to_vec());
+        Box::pin(self.worker.run(async move { vxlan::change(&rtnl, index, &delete, &add).await }))
     }
 }
 

@@ -19,10 +19,12 @@ mod monitor;
 mod mtu;
 mod neigh;
 mod next_hop;
+mod remote;
 mod route;
 mod rtnl;
 mod siblings;
 mod sysctl;
+mod vxlan;
 mod worker;
 
 pub use address::HostAddress;
@@ -30,9 +32,11 @@ pub use error::NetError;
 pub use kernel::KernelHost;
 pub use link::Link;
 pub use monitor::{AddressChange, HostEvent, LinkChange, RouteChange};
-pub use mtu::{FALLBACK_MTU, host_mtu, is_uplink};
+pub use mtu::{FALLBACK_MTU, host_mtu, is_uplink, workload_mtu};
 pub use next_hop::{NEXT_HOPS, NextHops};
+pub use remote::RouteChanges;
 pub use route::{HostRoute, ROUTE_METRIC, ROUTE_PROTOCOL, RouteKind};
+pub use vxlan::{VXLAN_DEVICES, Vtep, VxlanDevice};
 
 use crate::model::{IfaceName, MacAddress};
 use futures::future::BoxFuture;
@@ -164,5 +168,37 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     fn monitor(&self) -> BoxFuture<'_, Result<BoxStream<'static, HostEvent>, NetError>>;
 }
 
+/// The host's kernel as routes between nodes need it, with the same promises.
+pub trait Underlay: Host {
+    /// Takes routes away, replaces and adds some, in this order, in few datagrams. What can be done is done; the error
+    /// tells what could not. [`NetError::RouteTaken`] where somebody else's route stands.
+    fn change_routes<'a>(&'a self, changes: &'a RouteChanges) -> BoxFuture<'a, Result<(), NetError>>;
+
+    /// Makes a VXLAN device be as it should, and tells its index. One of that name with another VNI, port, parent,
+    /// local address or with learning is made anew; the rest is changed in place.
+    ///
+    /// [`NetError::NameTaken`] if an interface of the name is no VXLAN device, [`NetError::VniTaken`] if another
+    /// device has the VNI and port.
+    fn ensure_vxlan<'a>(&'a self, device: &'a VxlanDevice) -> BoxFuture<'a, Result<u32, NetError>>;
+
+    /// Removes a VXLAN device; nothing to remove is success, and what is no VXLAN device stays.
+    fn remove_vxlan<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), NetError>>;
+
+    /// What is behind a VXLAN device, by its index. An end of which only one of its two entries is there has
+    /// `0.0.0.0` where the other would tell.
+    fn vteps(&self, index: u32) -> BoxFuture<'_, Result<Vec<Vtep>, NetError>>;
+
+    /// Takes ends behind a VXLAN device away, then adds or replaces some.
+    fn change_vteps<'a>(
+        &'a self,
+        index: u32,
+        delete: &'a [Vtep],
+        add: &'a [Vtep],
+    ) -> BoxFuture<'a, Result<(), NetError>>;
+}
+
 /// A host that many parts share.
 pub type SharedHost = Arc<dyn Host>;
+
+/// The same with what routes between nodes need.
+pub type SharedUnderlay = Arc<dyn Underlay>;

@@ -1,6 +1,7 @@
 //! The MTU of the host, from which that of endpoints follows.
 
 use super::Link;
+use super::vxlan::VXLAN_DEVICES;
 
 /// The host MTU in bytes where no uplink is recognised (`felix/dataplane/linux/int_dataplane.go`, `findHostMTU`).
 pub const FALLBACK_MTU: u32 = 1460;
@@ -10,6 +11,14 @@ pub const FALLBACK_MTU: u32 = 1460;
 pub fn host_mtu(links: &[Link]) -> u32 {
     let uplinks = links.iter().filter(|link| link.up && is_uplink(&link.name));
     uplinks.map(|link| link.mtu).min().unwrap_or(FALLBACK_MTU)
+}
+
+/// MTU in bytes that packets of workloads fit in wherever they go: that of the host, or of a VXLAN device that is there
+/// (`ConfigureDefaultMTUs` of the same file: the smallest of the encapsulations in use).
+#[must_use]
+pub fn workload_mtu(links: &[Link]) -> u32 {
+    let tunnels = links.iter().filter(|link| link.up && VXLAN_DEVICES.contains(&link.name.as_str()));
+    tunnels.map(|link| link.mtu).fold(host_mtu(links), u32::min)
 }
 
 /// Whether an interface name is an uplink's by Felix's default `mtuIfacePattern`,
@@ -91,5 +100,13 @@ mod tests {
         assert_eq!(host_mtu(&links), 1400);
         assert_eq!(host_mtu(&[link("bond0", true, 9000)]), FALLBACK_MTU);
         assert_eq!(host_mtu(&[]), FALLBACK_MTU);
+    }
+
+    #[test]
+    fn packets_of_workloads_fit_in_the_tunnels_too() {
+        let mut links = vec![link("eth0", true, 1500), link("vxlan.calico", true, 1450)];
+        assert_eq!((host_mtu(&links), workload_mtu(&links)), (1500, 1450));
+        links.push(link("vxlan-v6.calico", true, 1430));
+        assert_eq!(workload_mtu(&links), 1430);
     }
 }

@@ -153,7 +153,7 @@ pub(crate) fn list(version: IpVersion) -> RouteNetlinkMessage {
     })
 }
 
-fn to(destination: Cidr) -> RouteMessage {
+pub(crate) fn to(destination: Cidr) -> RouteMessage {
     let len = destination.prefix_len();
     match destination.base() {
         IpAddr::V4(ip) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, len).build(),

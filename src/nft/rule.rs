@@ -189,6 +189,17 @@ impl Rule {
         self.then([fib, Expr::Cmp { sreg: Reg::FIRST, op: CmpOp::Eq, data: LOCAL.to_ne_bytes().to_vec() }])
     }
 
+    /// `fib saddr type local fib saddr . oif type != local`: the source is an address of this host, and not of the
+    /// interface that the packet leaves by.
+    #[must_use]
+    pub fn from_this_host_elsewhere(self) -> Self {
+        /// `RTN_LOCAL`, host-endian in the register.
+        const LOCAL: u32 = 2;
+        let fib = |flags| Expr::Fib { flags, result: FibResult::AddrType, dreg: Reg::FIRST };
+        let cmp = |op| Expr::Cmp { sreg: Reg::FIRST, op, data: LOCAL.to_ne_bytes().to_vec() };
+        self.then([fib(fib::SADDR), cmp(CmpOp::Eq), fib(fib::SADDR | fib::OIF), cmp(CmpOp::Neq)])
+    }
+
     /// `fib saddr . mark . iif oif 0`: the source is not reached through the interface that it came from.
     #[must_use]
     pub fn spoofed(self) -> Self {

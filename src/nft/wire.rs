@@ -124,4 +124,5 @@ pub mod fib {
     pub const DADDR: u32 = 2;
     pub const MARK: u32 = 4;
     pub const IIF: u32 = 8;
+    pub const OIF: u32 = 16;
 }
