@@ -8,6 +8,8 @@
     reason = "a failed expectation is a failed test, and the skip line goes to the runner's output"
 )]
 
+#[path = "swarm/across.rs"]
+mod across;
 #[allow(dead_code, unused_imports, reason = "the tests of one host use the rest")]
 #[path = "support/engine.rs"]
 mod engine;
@@ -30,6 +32,8 @@ use std::time::Duration;
 
 /// Debian's three engines: 20.10, 26.1 and 28.5.
 const ENGINES: [&str; 3] = ["one", "two=trixie", "three=forky"];
+/// The same with the last one in another subnet, behind a router.
+const ENGINES_OF_TWO_SUBNETS: [&str; 3] = ["one", "two=trixie", "three=forky@2"];
 /// What makes the collector fast enough for a test that waits for it.
 const FAST_COLLECTOR: [&str; 2] = ["CALICO_LIBNETWORK_GC_INTERVAL=1s", "CALICO_LIBNETWORK_GC_GRACE=10s"];
 /// Longest time a swarm may take for what it was told, on a busy machine.

@@ -54,6 +54,8 @@ enum Command {
     Replace(resources::Write),
     /// Delete resources
     Delete(resources::Delete),
+    /// Set a label of a resource, or take it away
+    Label(resources::Label),
     /// Tell which policy applies to a container, and what it decides
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -104,6 +106,7 @@ async fn ask(command: Command, session: Session) -> Result<(), Failure> {
             print(page.trim_end());
             Ok(())
         }
+        Command::Label(arguments) => resources::label(session, arguments).await,
         Command::Policy(question) => policy::run(session, question).await,
         Command::Ipam(question) => ipam::run(session, question).await,
         Command::Node(question) => node::run(session, question).await,

@@ -70,6 +70,26 @@ pub(super) struct Delete {
     skip_not_exists: bool,
 }
 
+/// Arguments of `label`, as calicoctl has them.
+#[derive(Debug, Args)]
+pub(super) struct Label {
+    /// Kind of resource
+    kind: String,
+    /// Name
+    name: String,
+    /// KEY=VALUE; with --remove only KEY
+    label: String,
+    /// Another value gives way
+    #[arg(long)]
+    overwrite: bool,
+    /// Take the label away
+    #[arg(long, conflicts_with = "overwrite")]
+    remove: bool,
+    /// Namespace, if it is not `libnetwork`
+    #[arg(short, long)]
+    namespace: Option<String>,
+}
+
 fn kind(word: &str) -> Result<&'static KindInfo, Failure> {
     kind_of_word(word).map_err(Failure::Usage)
 }
@@ -215,4 +235,21 @@ pub(super) async fn delete(session: Session, arguments: Delete) -> Result<(), Fa
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(Failure::Failed(failed.join("\n"))) }
+}
+
+pub(super) async fn label(session: Session, arguments: Label) -> Result<(), Failure> {
+    let kind = kind(&arguments.kind)?;
+    let namespace = namespace_of(kind, arguments.namespace.as_deref())?;
+    let of = resource::Labelled { kind, namespace, name: &arguments.name };
+    let (name, change) = match arguments.label.split_once('=') {
+        None if arguments.remove => (arguments.label.as_str(), resource::LabelChange::Remove),
+        Some((name, value)) if !arguments.remove => {
+            (name, resource::LabelChange::Set { value, overwrite: arguments.overwrite })
+        }
+        _ => return Err(Failure::Usage("KEY=VALUE is expected, or KEY with --remove".to_owned())),
+    };
+    let done = resource::label(&*session.store, of, name, change).await;
+    let done = done.map_err(|error| Failure::of(&error))?;
+    print(&format!("{done} {} {}", kind.word, arguments.name));
+    Ok(())
 }

@@ -62,6 +62,14 @@ pub fn parse_rate(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
+/// A rate, or none.
+pub(super) fn parse_log_rate(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Ok(None),
+        text => parse_rate(text).map(|_| Some(text.to_owned())),
+    }
+}
+
 /// A port of this host's localhost, or an address and a port.
 pub(super) fn parse_listen(text: &str) -> Result<Option<SocketAddr>, String> {
     if text.is_empty() {

@@ -3,7 +3,7 @@
 use super::node::{parse_address, parse_as_number, parse_detection};
 use super::parse::{
     parse_block_size, parse_encap, parse_flag, parse_host_action, parse_iface_prefix, parse_listen,
-    parse_mtu, parse_pool_cidr, parse_rate,
+    parse_log_rate, parse_mtu, parse_pool_cidr,
 };
 use super::{
     Config, ConfigError, Datastore, DefaultPool, Detection, EtcdConfig, HostDataplane, NodeAddress,
@@ -173,10 +173,7 @@ impl<S: Strings> Reader<'_, S> {
             ),
             endpoint_to_host: self.parse("CALICO_LIBNETWORK_ENDPOINT_TO_HOST", None, parse_host_action),
             log_prefix: self.optional("CALICO_LIBNETWORK_LOG_PREFIX"),
-            log_rate: self.parse("CALICO_LIBNETWORK_LOG_RATE", None, |text| match text {
-                "" => Ok(None),
-                text => parse_rate(text).map(|_| Some(text.to_owned())),
-            }),
+            log_rate: self.parse("CALICO_LIBNETWORK_LOG_RATE", None, parse_log_rate),
             metrics_listen: self.parse("CALICO_LIBNETWORK_METRICS_LISTEN", None, parse_listen),
             places: self.places(),
         }

@@ -179,3 +179,35 @@ fn a_pool_with_blocks_of_several_nodes_is_deleted_and_one_in_use_stays() {
         assert_eq!(world.keys("/calico/ipam/v2/"), Vec::<String>::new());
     });
 }
+
+#[test]
+fn a_label_is_set_changed_and_taken_away_and_nothing_else_is_touched() {
+    World::both(|world| {
+        let key = format!("{ROOT}/nodes/docker-1");
+        world.put(
+            &key,
+            r#"{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"docker-1","uid":"u","fieldOfTomorrow":1},"spec":{"later":{}},"status":{}}"#,
+        );
+        let before = world.json(&key);
+        assert_eq!(world.does(&["label", "nodes", "docker-1", "rack=r2"], ""), "replaced Node docker-1");
+        assert_eq!(world.json(&key)["metadata"]["labels"], serde_json::json!({"rack": "r2"}));
+        assert_eq!(world.does(&["label", "nodes", "docker-1", "rack=r2"], ""), "unchanged Node docker-1");
+        let refused = world.fails(1, &["label", "nodes", "docker-1", "rack=r3"], "");
+        assert!(refused.contains("label rack is \"r2\" already; --overwrite changes it"), "{refused}");
+        world.does(&["label", "nodes", "docker-1", "rack=r3", "--overwrite"], "");
+        world.does(&["label", "nodes", "docker-1", "rack", "--remove"], "");
+        assert_eq!(world.json(&key), before, "as it was, unknown fields included");
+        assert!(
+            world
+                .fails(1, &["label", "nodes", "docker-1", "rack", "--remove"], "")
+                .contains("there is no label")
+        );
+        assert!(
+            world.fails(1, &["label", "nodes", "docker-1", "a b=c"], "").contains("is no name of a label")
+        );
+        assert!(
+            world.fails(1, &["label", "nodes", "docker-9", "a=b"], "").contains("there is no Node docker-9")
+        );
+        world.fails(64, &["label", "nodes", "docker-1", "rack"], "");
+    });
+}

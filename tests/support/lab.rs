@@ -90,6 +90,12 @@ impl Lab {
         format!("/proc/{}/ns/net", pid.trim()).into()
     }
 
+    /// Runs a command on a host, the router or a member of etcd, and returns what it prints; it must work.
+    #[track_caller]
+    pub(crate) fn on(&self, name: &str, command: &[&str]) -> String {
+        self.run("in", &[&[name], command].concat())
+    }
+
     /// Runs a command on a host, the router or a member of etcd.
     pub(crate) fn try_on(&self, name: &str, args: &[&str]) -> Output {
         command(&self.dir, "in").arg(name).args(args).stdin(Stdio::null()).output().unwrap()
