@@ -14,8 +14,14 @@ mod suite;
 #[path = "support/store_file.rs"]
 mod file;
 
+#[path = "support/etcd.rs"]
+mod server;
+
 #[path = "support/store_etcd.rs"]
 mod etcd;
+
+#[path = "support/store_replica.rs"]
+mod replica;
 
 use calico_libnetwork::store::{EmbeddedStore, MemoryStore, Store, Txn};
 use futures::FutureExt;
@@ -79,7 +85,7 @@ impl Backend for Embedded {
 
 conformance!(embedded, Some(Embedded::new()));
 
-impl Backend for etcd::Etcd {
+impl Backend for server::Etcd {
     fn store(&self) -> Arc<dyn Store> {
         Arc::new(self.store.clone())
     }
@@ -93,7 +99,9 @@ impl Backend for etcd::Etcd {
     }
 }
 
-conformance!(etcd_server, etcd::Etcd::start().await);
+conformance!(etcd_server, server::Etcd::start().await);
+
+conformance!(replica_of_memory, Some(replica::Replica::new().await));
 
 fn steps() -> impl Strategy<Value = Vec<Vec<Step>>> {
     let key = 0..4_u8;
@@ -141,7 +149,7 @@ proptest! {
 #[test]
 fn random_transactions_on_etcd_behave_as_the_oracle() {
     let runtime = runtime();
-    let Some(etcd) = runtime.block_on(etcd::Etcd::start()) else { return };
+    let Some(etcd) = runtime.block_on(server::Etcd::start()) else { return };
     let round = std::cell::Cell::new(0);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         failure_persistence: None,

@@ -17,6 +17,7 @@ mod metrics;
 mod node;
 mod node_name;
 mod policy;
+mod replica;
 mod routes;
 mod standing;
 mod start;
@@ -25,7 +26,8 @@ mod tuning;
 
 pub use explain::explain;
 pub use node_name::node_name;
-pub(crate) use start::{dataplane_options, open_local, open_store};
+pub use replica::replicate;
+pub(crate) use start::{dataplane_options, open_etcd, open_local, open_store};
 
 use crate::admin::{AdminParts, policy_desk};
 use crate::config::Config;

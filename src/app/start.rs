@@ -5,9 +5,10 @@ use super::felix::{FelixParts, FelixWatch};
 use super::gate::GateKey;
 use super::metrics::Metrics;
 use super::policy::PolicyFeed;
+use super::replica::replicate;
 use super::tuning::TuningFeed;
 use crate::cluster::{self, DatastoreLock, NodeKeeper};
-use crate::config::{Config, Datastore, DefaultPool, EtcdConfig};
+use crate::config::{Config, Datastore, DefaultPool, EtcdConfig, EtcdMembers};
 use crate::dataplane::{self, Dataplane, ForwardAccept, LegacyTools};
 use crate::driver::{self, Drivers, Scopes};
 use crate::model::{Cidr, IfaceName, IpVersion, NodeName};
@@ -63,10 +64,15 @@ pub(crate) fn dataplane_options(config: &Config) -> dataplane::Options {
 
 fn etcd_options(config: &EtcdConfig) -> EtcdOptions {
     let (certificate, key) = config.client_files.clone().unzip();
+    let (endpoints, discovery) = match &config.members {
+        EtcdMembers::Urls(urls) => (urls.clone(), None),
+        EtcdMembers::Srv(domain) => (Vec::new(), Some(domain.clone())),
+    };
     EtcdOptions {
         credentials: config.user.clone(),
         tls: TlsFiles { ca: config.ca_file.clone(), certificate, key },
-        ..EtcdOptions::new(config.endpoints.clone())
+        discovery,
+        ..EtcdOptions::new(endpoints)
     }
 }
 
@@ -79,6 +85,10 @@ pub(super) async fn build(
 ) -> (Parts, PolicyFeed, TuningFeed, Option<routes::Worker>) {
     let local = persist(key, || open_local(config)).await;
     let store = persist(key, || async { open_store(config, &local) }).await;
+    let store: SharedStore = match &config.datastore {
+        Datastore::Embedded => store,
+        Datastore::Etcd(_) => replicate(store, &options.node),
+    };
     let lock = DatastoreLock::new(store);
     persist(key, || lock.read()).await;
     let store = counts.store(lock.guard());
@@ -173,8 +183,13 @@ pub(crate) async fn open_local(config: &Config) -> Result<SharedStore, StoreErro
 pub(crate) fn open_store(config: &Config, local: &SharedStore) -> Result<SharedStore, StoreError> {
     match &config.datastore {
         Datastore::Embedded => Ok(local.clone()),
-        Datastore::Etcd(etcd) => Ok(Arc::new(EtcdStore::connect(etcd_options(etcd)))),
+        Datastore::Etcd(etcd) => Ok(Arc::new(open_etcd(etcd))),
     }
+}
+
+/// etcd as the settings describe it.
+pub(crate) fn open_etcd(config: &EtcdConfig) -> EtcdStore {
+    EtcdStore::connect(etcd_options(config))
 }
 
 async fn open_host(

@@ -1,7 +1,7 @@
 //! `check`: print what the plugin would work with, and what is missing. Changes nothing, also not in the datastore.
 
 use crate::app;
-use crate::config::{Config, Datastore, Environment};
+use crate::config::{Config, Datastore, Environment, EtcdConfig};
 use crate::dataplane::felix_programming;
 use crate::docker::DockerClient;
 use crate::model::{IpPoolSpec, Resource, key};
@@ -69,6 +69,11 @@ impl Report {
             return self
                 .say("datastore", &format!("embedded, {} will be made at the first start", file.display()));
         }
+        if let Datastore::Etcd(etcd) = &config.datastore
+            && !self.etcd(etcd).await
+        {
+            return;
+        }
         let opened = app::open_local(config).await.and_then(|local| app::open_store(config, &local));
         let store = match opened {
             Ok(store) => store,
@@ -87,6 +92,35 @@ impl Report {
             }
             Err(error) => self.miss("datastore", &error.to_string()),
         }
+    }
+
+    /// Dials each member of etcd, and asks what our user may do. Says whether one of them can be worked with.
+    async fn etcd(&mut self, config: &EtcdConfig) -> bool {
+        let store = app::open_etcd(config);
+        let members = match store.examine().await {
+            Ok(members) => members,
+            Err(error) => {
+                self.miss("etcd", &error.to_string());
+                return false;
+            }
+        };
+        let mut usable = false;
+        for member in members {
+            match member.found {
+                Ok(version) => {
+                    usable = true;
+                    self.say("etcd", &format!("{} answers, version {version}", member.url));
+                }
+                Err(why) => self.miss("etcd", &format!("{}: {why}", member.url)),
+            }
+        }
+        for prefix in [key::RESOURCE_ROOT, key::IPAM_ROOT] {
+            if usable && let Err(error) = store.examine_access(prefix).await {
+                usable = false;
+                self.miss("etcd", &format!("{prefix} is closed to us: {error}"));
+            }
+        }
+        usable
     }
 
     async fn kernel(&mut self, config: &Config) {

@@ -48,11 +48,20 @@ pub enum Datastore {
     Etcd(EtcdConfig),
 }
 
+/// Where etcd is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EtcdMembers {
+    /// URLs.
+    Urls(Vec<String>),
+    /// The domain whose SRV records name the members.
+    Srv(String),
+}
+
 /// How etcd is reached. Secrets are paths, except the password that Calico's variables hold.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EtcdConfig {
-    /// URLs.
-    pub endpoints: Vec<String>,
+    /// Where it is.
+    pub members: EtcdMembers,
     /// User and password.
     pub user: Option<(String, String)>,
     /// CA certificate.
@@ -64,7 +73,7 @@ pub struct EtcdConfig {
 impl std::fmt::Debug for EtcdConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EtcdConfig")
-            .field("endpoints", &self.endpoints)
+            .field("members", &self.members)
             .field("user", &self.user.as_ref().map(|(name, _)| name))
             .finish_non_exhaustive()
     }
@@ -263,8 +272,49 @@ mod tests {
         let config =
             read(&[("CALICO_ETCD_ENDPOINTS", "http://a:1"), ("ETCD_ENDPOINTS", "http://b:1")]).unwrap();
         let Datastore::Etcd(etcd) = config.datastore else { panic!("etcd is expected") };
-        assert_eq!(etcd.endpoints, ["http://a:1"]);
+        assert_eq!(etcd.members, EtcdMembers::Urls(vec!["http://a:1".to_owned()]));
         assert!(!config.create_pools);
+        let map = BTreeMap::from([("CALICO_ETCD_ENDPOINTS".to_owned(), "http://a:1".to_owned())]);
+        let shown = Config::effective(&map);
+        assert!(shown.iter().any(|(setting, value, given)| {
+            setting.name == "ETCD_ENDPOINTS" && value == "http://a:1" && *given
+        }));
+    }
+
+    #[test]
+    fn the_go_plugins_way_to_say_where_etcd_is_works() {
+        let members = |pairs: &[(&str, &str)]| match read(pairs).unwrap().datastore {
+            Datastore::Etcd(etcd) => etcd.members,
+            Datastore::Embedded => panic!("etcd is expected"),
+        };
+        let url = |url: &str| EtcdMembers::Urls(vec![url.to_owned()]);
+        assert_eq!(members(&[("CALICO_ETCD_AUTHORITY", "10.0.0.1:2379")]), url("http://10.0.0.1:2379"));
+        assert_eq!(
+            members(&[("ETCD_AUTHORITY", "etcd:2379"), ("ETCD_SCHEME", "https")]),
+            url("https://etcd:2379")
+        );
+        assert_eq!(
+            members(&[("ETCD_AUTHORITY", "a:1"), ("ETCD_ENDPOINTS", "http://b:1")]),
+            url("http://b:1")
+        );
+        for wrong in ["10.0.0.1", "http://10.0.0.1:2379", ":2379", "a:b"] {
+            assert!(problems(&[("ETCD_AUTHORITY", wrong)]).contains("host:port is expected"), "{wrong}");
+        }
+        assert!(problems(&[("ETCD_SCHEME", "tls")]).contains("http or https is expected"));
+    }
+
+    #[test]
+    fn srv_records_and_endpoints_exclude_each_other() {
+        let Datastore::Etcd(etcd) = read(&[("ETCD_DISCOVERY_SRV", "example.org")]).unwrap().datastore else {
+            panic!("etcd is expected")
+        };
+        assert_eq!(etcd.members, EtcdMembers::Srv("example.org".to_owned()));
+        let both = [("ETCD_DISCOVERY_SRV", "example.org"), ("ETCD_ENDPOINTS", "http://a:1")];
+        assert!(problems(&both).contains("exclude each other"));
+        let neither = problems(&[("DATASTORE_TYPE", "etcdv3")]);
+        assert!(neither.contains("needs ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV"), "{neither}");
+        let embedded = [("DATASTORE_TYPE", "embedded"), ("ETCD_DISCOVERY_SRV", "example.org")];
+        assert!(problems(&embedded).contains("says where etcd is"));
     }
 
     #[test]

@@ -4,6 +4,15 @@ use crate::model::{Cidr, EncapMode, IpVersion};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
+pub(super) fn parse_endpoints(text: &str) -> Result<Vec<String>, String> {
+    let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
+    urls.map(|url| match url.starts_with("http://") || url.starts_with("https://") {
+        true => Ok(url.to_owned()),
+        false => Err(format!("{url} has no scheme; http://{url} or https://{url} is expected")),
+    })
+    .collect()
+}
+
 pub(super) fn parse_flag(text: &str) -> Result<bool, String> {
     match text.to_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),

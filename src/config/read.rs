@@ -2,12 +2,12 @@
 
 use super::node::{parse_address, parse_as_number, parse_detection};
 use super::parse::{
-    parse_block_size, parse_encap, parse_flag, parse_host_action, parse_iface_prefix, parse_listen,
-    parse_log_rate, parse_mtu, parse_pool_cidr,
+    parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_host_action, parse_iface_prefix,
+    parse_listen, parse_log_rate, parse_mtu, parse_pool_cidr,
 };
 use super::{
-    Config, ConfigError, Datastore, DefaultPool, Detection, EtcdConfig, HostDataplane, NodeAddress,
-    NodeAddressConfig, NodeConfig, Places, SETTINGS, Scope, Setting, Strings,
+    Config, ConfigError, Datastore, DefaultPool, Detection, EtcdConfig, EtcdMembers, HostDataplane,
+    NodeAddress, NodeAddressConfig, NodeConfig, Places, SETTINGS, Scope, Setting, Strings,
 };
 use crate::model::{EncapMode, IpVersion, NodeName};
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ impl Config {
     /// Each setting's effective text and whether it was given; secrets are masked.
     pub fn effective(strings: &impl Strings) -> Vec<(&'static Setting, String, bool)> {
         let shown = |setting: &'static Setting| {
-            let given = strings.get(setting.name);
+            let given = given(strings, setting.name);
             let is_given = given.is_some();
             let value = given.unwrap_or_else(|| setting.default.to_owned());
             let masked =
@@ -37,6 +37,12 @@ impl Config {
         };
         SETTINGS.iter().map(shown).collect()
     }
+}
+
+/// What was given for a setting: `CALICO_NAME` before `NAME`.
+fn given(strings: &impl Strings, name: &str) -> Option<String> {
+    let twin = if name.starts_with("CALICO_") { None } else { strings.get(&format!("CALICO_{name}")) };
+    twin.or_else(|| strings.get(name))
 }
 
 struct Reader<'a, S: Strings> {
@@ -59,10 +65,7 @@ impl<S: Strings> Reader<'_, S> {
     fn text(&mut self, name: &'static str) -> String {
         let default =
             SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.default);
-        let twin =
-            if name.starts_with("CALICO_") { None } else { self.strings.get(&format!("CALICO_{name}")) };
-        twin.or_else(|| self.strings.get(name))
-            .map_or_else(|| default.to_owned(), |text| text.trim().to_owned())
+        given(self.strings, name).map_or_else(|| default.to_owned(), |text| text.trim().to_owned())
     }
 
     /// The setting's text, or `None` where it is empty.
@@ -239,15 +242,18 @@ impl<S: Strings> Reader<'_, S> {
     }
 
     fn datastore(&mut self) -> Datastore {
-        let endpoints = self.etcd_endpoints();
+        let members = self.etcd_members();
         let kind = self.text("DATASTORE_TYPE");
-        match (kind.as_str(), endpoints.is_empty()) {
-            ("", true) | ("embedded", true) => Datastore::Embedded,
-            ("", false) | ("etcdv3", false) => Datastore::Etcd(self.etcd(endpoints)),
-            ("embedded", false) => {
-                self.datastore_problem("ETCD_ENDPOINTS is set, but DATASTORE_TYPE=embedded")
+        match (kind.as_str(), members) {
+            ("" | "embedded", None) => Datastore::Embedded,
+            ("" | "etcdv3", Some(members)) => Datastore::Etcd(self.etcd(members)),
+            ("embedded", Some(_)) => self.datastore_problem(
+                "DATASTORE_TYPE=embedded, but another setting says where etcd is (ETCD_ENDPOINTS, ETCD_DISCOVERY_SRV \
+                 or ETCD_AUTHORITY)",
+            ),
+            ("etcdv3", None) => {
+                self.datastore_problem("DATASTORE_TYPE=etcdv3 needs ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV")
             }
-            ("etcdv3", true) => self.datastore_problem("DATASTORE_TYPE=etcdv3 needs ETCD_ENDPOINTS"),
             ("kubernetes", _) => self.datastore_problem(
                 "DATASTORE_TYPE=kubernetes: Docker networks need Calico's etcd datastore or the embedded one",
             ),
@@ -260,18 +266,39 @@ impl<S: Strings> Reader<'_, S> {
         Datastore::Embedded
     }
 
-    fn etcd_endpoints(&mut self) -> Vec<String> {
-        self.parse("ETCD_ENDPOINTS", Vec::new(), |text| {
-            let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
-            urls.map(|url| match url.starts_with("http://") || url.starts_with("https://") {
-                true => Ok(url.to_owned()),
-                false => Err(format!("{url} has no scheme; http://{url} or https://{url} is expected")),
-            })
-            .collect()
+    /// Where etcd is; `None` if nothing says so.
+    fn etcd_members(&mut self) -> Option<EtcdMembers> {
+        let endpoints = self.parse("ETCD_ENDPOINTS", Vec::new(), parse_endpoints);
+        let domain = self.optional("ETCD_DISCOVERY_SRV");
+        let authority = self.etcd_authority();
+        match domain {
+            Some(_) if !endpoints.is_empty() => {
+                self.problems.push("ETCD_ENDPOINTS and ETCD_DISCOVERY_SRV exclude each other".to_owned());
+                Some(EtcdMembers::Urls(endpoints))
+            }
+            Some(domain) => Some(EtcdMembers::Srv(domain)),
+            None if !endpoints.is_empty() => Some(EtcdMembers::Urls(endpoints)),
+            None => authority.map(|url| EtcdMembers::Urls(vec![url])),
+        }
+    }
+
+    /// The URL of the Go plugin's two settings.
+    fn etcd_authority(&mut self) -> Option<String> {
+        let scheme = self.parse("ETCD_SCHEME", "http", |text| match text {
+            "http" => Ok("http"),
+            "https" => Ok("https"),
+            _ => Err("http or https is expected".to_owned()),
+        });
+        self.parse("ETCD_AUTHORITY", None, |text| match text.rsplit_once(':') {
+            None if text.is_empty() => Ok(None),
+            Some((host, port)) if !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok() => {
+                Ok(Some(format!("{scheme}://{text}")))
+            }
+            _ => Err("host:port is expected, as 10.0.0.1:2379".to_owned()),
         })
     }
 
-    fn etcd(&mut self, endpoints: Vec<String>) -> EtcdConfig {
+    fn etcd(&mut self, members: EtcdMembers) -> EtcdConfig {
         let user = match (self.optional("ETCD_USERNAME"), self.optional("ETCD_PASSWORD")) {
             (Some(name), Some(password)) => Some((name, password)),
             (None, None) => None,
@@ -289,7 +316,7 @@ impl<S: Strings> Reader<'_, S> {
             }
         };
         let ca_file = self.optional("ETCD_CA_CERT_FILE").map(PathBuf::from);
-        EtcdConfig { endpoints, user, ca_file, client_files }
+        EtcdConfig { members, user, ca_file, client_files }
     }
 
     fn pool(&mut self, version: IpVersion) -> Option<DefaultPool> {

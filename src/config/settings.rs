@@ -65,9 +65,20 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "DATASTORE_TYPE",
         "",
-        "embedded or etcdv3; empty: etcdv3 if ETCD_ENDPOINTS is set, else embedded",
+        "embedded or etcdv3; empty: etcdv3 if one of the next three settings says where etcd is, else embedded",
     ),
     setting("ETCD_ENDPOINTS", "", "Comma list of etcd URLs, e.g. http://10.0.0.1:2379"),
+    setting(
+        "ETCD_DISCOVERY_SRV",
+        "",
+        "Domain whose SRV records _etcd-client-ssl._tcp and _etcd-client._tcp name etcd, instead of ETCD_ENDPOINTS",
+    ),
+    setting(
+        "ETCD_AUTHORITY",
+        "",
+        "host:port of one etcd, as the Go plugin had it, where neither ETCD_ENDPOINTS nor ETCD_DISCOVERY_SRV is set",
+    ),
+    setting("ETCD_SCHEME", "http", "http or https, for ETCD_AUTHORITY"),
     setting("ETCD_USERNAME", "", "etcd user; needs ETCD_PASSWORD"),
     setting("ETCD_PASSWORD", "", "Password of ETCD_USERNAME"),
     setting("ETCD_CA_CERT_FILE", "", "PEM file of the CA that signed etcd's certificate"),

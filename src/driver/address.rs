@@ -18,7 +18,8 @@ const CONTAINER_ATTRIBUTE: &str = "container";
 const ON_ITS_WAY: Duration = Duration::from_secs(30);
 
 /// What every handle of this plugin on a node begins with; what follows is random, so that no two allocations share one.
-pub(super) fn handle_prefix(node: &NodeName) -> String {
+#[must_use]
+pub fn handle_prefix(node: &NodeName) -> String {
     format!("{}.{node}.", crate::model::ORCHESTRATOR)
 }
 

@@ -31,6 +31,7 @@ mod sandbox;
 mod siblings;
 mod uplink;
 
+pub use address::handle_prefix;
 pub use error::DriverError;
 pub use firewall::{Firewall, PoolNat, PublishedPort};
 pub use index::{LocalEndpoint, Sandbox};

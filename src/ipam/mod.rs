@@ -9,7 +9,8 @@
 //! | [`block`] | decides: what can be done with one block |
 //! | `pools` | decides: which pools serve a request |
 //! | `reserved`, `order`, `search` | decide: which addresses, which block next |
-//! | `reader` | reads; the one place for a cache |
+//! | `reader` | reads; with etcd a replica answers from memory |
+//! | `regions` | what that replica keeps |
 //! | `affinity` | claims blocks for this node and gives them up |
 //! | `allocator`, `annotate`, `assign`, `release`, `usage` | the operations |
 //! | `facts`, `audit` | decide: what is wrong with all of it (`ipam check`) |
@@ -33,6 +34,7 @@ mod order;
 mod pools;
 mod queue;
 mod reader;
+mod regions;
 mod release;
 mod reserved;
 mod search;
@@ -45,6 +47,7 @@ pub use block::{Allocation, BlockError, is_block_size};
 pub use error::{IpamError, Shortage};
 pub use facts::{Facts, User};
 pub use pools::Pool;
+pub use regions::regions;
 pub use reserved::{Allowed, Reserved};
 pub use usage::{PoolUsage, Usage};
 

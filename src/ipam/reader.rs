@@ -1,6 +1,6 @@
-//! Everything that IPAM reads, in one place: straight from the store today, and the one file to change when a cache
-//! that a watch feeds is to answer instead. What is decided on a read is always guarded by its revision, so a reader
-//! may lag behind.
+//! Everything that IPAM reads, in one place. With etcd a replica that a watch feeds stands in front of the store
+//! ([`super::regions`] says what it keeps). What is decided on a read is always guarded by its revision, so a reader may
+//! lag behind.
 
 use super::block::{Block, BlockError};
 use super::error::IpamError;

@@ -11,6 +11,8 @@ use super::{Cidr, EndpointId, HandleId, IpVersion, NetworkId, NodeName};
 pub const CALICO_ROOT: &str = "/calico/";
 /// All v3 resources.
 pub const RESOURCE_ROOT: &str = "/calico/resources/v3/projectcalico.org/";
+/// All of IPAM's data.
+pub const IPAM_ROOT: &str = "/calico/ipam/v2/";
 /// All allocation blocks, both versions.
 pub const BLOCK_ROOT: &str = "/calico/ipam/v2/assignment/";
 /// All handles.
@@ -63,6 +65,12 @@ pub fn parse_block(key: &str) -> Option<Cidr> {
 #[must_use]
 pub fn affinity(node: &NodeName, block: &Cidr) -> String {
     format!("{}{}", affinities(node, block.version()), block.key_text())
+}
+
+/// Prefix of one node's claims.
+#[must_use]
+pub fn host(node: &NodeName) -> String {
+    format!("{HOST_ROOT}{node}/")
 }
 
 /// Prefix of one node's claims of one IP version.

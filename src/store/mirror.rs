@@ -5,6 +5,7 @@
 use super::draft::Changes;
 use super::state::State;
 use super::{Entry, Event, Listing, Revision, StoreError};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::collections::VecDeque;
@@ -50,6 +51,21 @@ impl Publisher {
         self.change(|state| state.apply(changes.events, revision));
     }
 
+    /// Makes changes visible to watchers, and to readers those that `keep` picks.
+    pub(super) fn publish_some(
+        &mut self,
+        events: Vec<Event>,
+        revision: Revision,
+        keep: impl FnMut(&Entry) -> bool,
+    ) {
+        self.change(|state| state.apply_some(events, revision, keep));
+    }
+
+    /// Drops the keys that `keep` does not pick.
+    pub(super) fn retain(&mut self, keep: impl FnMut(&str, &Bytes) -> bool) {
+        self.change(|state| state.retain(keep));
+    }
+
     /// Puts another state in place, whose history starts anew.
     pub(super) fn replace(&mut self, state: State) {
         self.change(|old| *old = state);
@@ -76,6 +92,11 @@ impl Mirror {
 
     pub(super) fn list(&self, prefix: &str) -> Listing {
         self.read().list(prefix)
+    }
+
+    /// Revision of the last change.
+    pub(super) fn revision(&self) -> Revision {
+        self.read().revision()
     }
 
     pub(super) fn watch(
@@ -126,7 +147,9 @@ impl Watcher {
             }
             if self.ready.is_empty() && self.mirror.revision.changed().await.is_err() {
                 self.ended = true;
-                return Some(Err(StoreError::Unavailable { why: "the store was closed".to_owned() }));
+                return Some(Err(StoreError::Unavailable {
+                    why: "its changes are not followed any more".to_owned(),
+                }));
             }
         }
     }

@@ -8,7 +8,7 @@
 //! Callers use [`typed`] for documents and [`retry`] for compare-and-swap loops.
 //!
 //! ```text
-//! faulty: a test double in front of any of these
+//! faulty: a test double in front of any of these; replica: answers from memory in front of etcd
 //!    memory        embedded ---- writer thread ---- state file (redb)        etcd ---- the cluster's etcd
 //!          \       /
 //!           mirror: a state behind a lock, and its watches; draft: transactions on top of a state
@@ -20,6 +20,7 @@ pub mod etcd;
 pub mod faulty;
 pub mod memory;
 mod mirror;
+pub mod replica;
 pub mod retry;
 mod state;
 mod txn;
@@ -29,6 +30,7 @@ pub use embedded::EmbeddedStore;
 pub use etcd::{EtcdOptions, EtcdStore};
 pub use faulty::FaultyStore;
 pub use memory::MemoryStore;
+pub use replica::ReplicaStore;
 pub use txn::{Guard, Op, Txn};
 
 use bytes::Bytes;

@@ -11,6 +11,21 @@ const HISTORY_EVENTS: usize = 4096;
 /// How many bytes of keys and values the kept changes may hold, so that large values cannot fill the memory.
 const HISTORY_BYTES: usize = 16 * 1024 * 1024;
 
+/// How much history is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HistoryLimits {
+    /// Changes.
+    pub(super) events: usize,
+    /// Bytes of their keys and values.
+    pub(super) bytes: usize,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self { events: HISTORY_EVENTS, bytes: HISTORY_BYTES }
+    }
+}
+
 /// What stands under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Value {
@@ -32,6 +47,12 @@ impl State {
     /// The state as loaded: nothing before `revision` can be watched.
     pub(super) fn new(keys: BTreeMap<String, Value>, revision: Revision) -> Self {
         Self { keys, revision, history: History { compacted: revision, ..History::default() } }
+    }
+
+    /// The same with another bound on the history to come.
+    pub(super) fn limited(mut self, limits: HistoryLimits) -> Self {
+        self.history.limits = limits;
+        self
     }
 
     pub(super) fn revision(&self) -> Revision {
@@ -62,14 +83,27 @@ impl State {
 
     /// Applies changes that a [`super::draft::Draft`] made on top of this state.
     pub(super) fn apply(&mut self, events: Vec<Event>, revision: Revision) {
+        self.apply_some(events, revision, |_| true);
+    }
+
+    /// Adds changes to the history, and keeps the values of those that `keep` picks; of the others nothing stays. A
+    /// value that is newer than a change of it was loaded after that change, and stays.
+    pub(super) fn apply_some(
+        &mut self,
+        events: Vec<Event>,
+        revision: Revision,
+        mut keep: impl FnMut(&Entry) -> bool,
+    ) {
         self.revision = revision;
         for event in events {
+            let older = self.keys.get(event.key()).is_some_and(|value| value.revision > event.revision());
             match &event {
-                Event::Put(Entry { key, value, revision }) => {
-                    let value = Value { revision: *revision, bytes: value.clone() };
-                    self.keys.insert(key.clone(), value);
+                _ if older => {}
+                Event::Put(entry) if keep(entry) => {
+                    let value = Value { revision: entry.revision, bytes: entry.value.clone() };
+                    self.keys.insert(entry.key.clone(), value);
                 }
-                Event::Delete { key, .. } => {
+                Event::Put(Entry { key, .. }) | Event::Delete { key, .. } => {
                     self.keys.remove(key);
                 }
             }
@@ -78,9 +112,15 @@ impl State {
         self.history.trim(revision);
     }
 
+    /// Drops the keys that `keep` does not pick.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&str, &Bytes) -> bool) {
+        self.keys.retain(|key, value| keep(key, &value.bytes));
+    }
+
     /// Forgets the history: watches from before now answer `Compacted`.
     pub(super) fn compact(&mut self) {
-        self.history = History { compacted: self.revision, ..History::default() };
+        let limits = self.history.limits;
+        self.history = History { compacted: self.revision, limits, ..History::default() };
     }
 
     /// The changes under `prefix` after `from`, as far as the state has got.
@@ -103,6 +143,7 @@ fn entry(key: &str, value: &Value) -> Entry {
 struct History {
     events: VecDeque<Event>,
     bytes: usize,
+    limits: HistoryLimits,
     /// Revision of the last change that is not kept: a watch can start after it.
     compacted: Revision,
 }
@@ -118,7 +159,7 @@ impl History {
     fn trim(&mut self, newest: Revision) {
         while let Some(oldest) = self.events.front() {
             let revision = oldest.revision();
-            let within = self.events.len() <= HISTORY_EVENTS && self.bytes <= HISTORY_BYTES;
+            let within = self.events.len() <= self.limits.events && self.bytes <= self.limits.bytes;
             if revision == newest || (within && revision > self.compacted) {
                 break;
             }

@@ -1,34 +1,15 @@
 //! A real etcd for each test, and what only a server across a connection can do: go away, come back, stall, refuse.
 
-use super::file::missing;
+use super::server::{Etcd, Proxy, Weather, free_port, missing};
 use calico_libnetwork::store::etcd::TlsFiles;
 use calico_libnetwork::store::{EtcdOptions, EtcdStore, Event, Revision, Store, StoreError, Txn};
-use etcd_client::{Client, GetOptions};
 use futures::StreamExt;
 use std::collections::BTreeMap;
-use std::io;
-use std::net::TcpListener as StdListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
-
-/// An etcd process with a folder and ports of its own; ends with the value.
-pub(crate) struct Etcd {
-    pub(crate) store: EtcdStore,
-    process: Option<Child>,
-    folder: TempDir,
-    client: u16,
-    peer: u16,
-    scheme: &'static str,
-    arguments: Vec<String>,
-}
-
-fn free_port() -> u16 {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn store(endpoints: &[String]) -> EtcdStore {
     EtcdStore::connect(EtcdOptions::new(endpoints.to_vec()))
@@ -42,108 +23,6 @@ fn why<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result {
         Err(StoreError::Unavailable { why }) => why,
         other => panic!("expected Unavailable, not {other:?}"),
-    }
-}
-
-impl Etcd {
-    /// Starts an etcd and waits until it answers; `None` if there is no etcd here and none is required.
-    pub(crate) async fn start() -> Option<Self> {
-        Self::start_with(|_| Vec::new(), "http", |_| {}).await
-    }
-
-    /// Starts an etcd with more arguments, which may need its folder, and a store with other options.
-    async fn start_with(
-        arguments: impl Fn(&Path) -> Vec<String>,
-        scheme: &'static str,
-        adjust: impl Fn(&mut EtcdOptions),
-    ) -> Option<Self> {
-        // Ports that were free a moment ago may be taken by now.
-        for _ in 0..5 {
-            let folder = tempfile::tempdir().unwrap();
-            let arguments = arguments(folder.path());
-            let (client, peer) = (free_port(), free_port());
-            let mut options = EtcdOptions::new(vec![format!("127.0.0.1:{client}")]);
-            adjust(&mut options);
-            let store = EtcdStore::connect(options);
-            let mut etcd = Self { store, process: None, folder, client, peer, scheme, arguments };
-            match etcd.spawn() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    missing("etcd", "the program etcd is not installed");
-                    return None;
-                }
-                started => started.unwrap(),
-            }
-            if etcd.wait().await {
-                return Some(etcd);
-            }
-        }
-        panic!("etcd does not start");
-    }
-
-    fn spawn(&mut self) -> io::Result<()> {
-        let peer = format!("http://127.0.0.1:{}", self.peer);
-        let client = self.endpoint();
-        let child = Command::new("etcd")
-            .args(["--name", "test", "--log-level", "error", "--logger", "zap", "--data-dir"])
-            .arg(self.folder.path().join("data"))
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("test={peer}")])
-            .args(&self.arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        self.process = Some(child);
-        Ok(())
-    }
-
-    /// Whether it answers, or has ended instead.
-    async fn wait(&mut self) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while let Err(error) = self.store.get("/").await {
-            assert!(Instant::now() < deadline, "etcd does not start: {error}");
-            if self.process.as_mut().is_none_or(|process| process.try_wait().unwrap().is_some()) {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        true
-    }
-
-    /// Kills it and starts it again on the same data.
-    async fn restart(&mut self, pause: Duration) {
-        self.kill();
-        tokio::time::sleep(pause).await;
-        self.spawn().unwrap();
-        assert!(self.wait().await, "etcd comes back");
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    fn endpoint(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.client)
-    }
-
-    async fn client(&self) -> Client {
-        Client::connect([self.endpoint()], None).await.unwrap()
-    }
-
-    /// Forgets all history up to now.
-    pub(crate) async fn compact(&self) {
-        let mut client = self.client().await;
-        let now = client.get("/", Some(GetOptions::new().with_count_only())).await.unwrap();
-        client.compact(now.header().unwrap().revision(), None).await.unwrap();
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
@@ -192,54 +71,24 @@ async fn a_silent_server_ends_a_call_at_its_deadline() {
     silent.abort();
 }
 
-/// Passes bytes between a port of its own and another until it is told to drop them.
-async fn proxy(
-    to: u16,
-    mut stalled: tokio::sync::watch::Receiver<bool>,
-) -> (u16, tokio::task::JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let task = tokio::spawn(async move {
-        let mut links = tokio::task::JoinSet::new();
-        let mut held = Vec::new();
-        while let Ok((mut near, _)) = listener.accept().await {
-            if *stalled.borrow_and_update() {
-                held.push(near);
-                continue;
-            }
-            let mut stalled = stalled.clone();
-            links.spawn(async move {
-                let Ok(mut far) = TcpStream::connect(("127.0.0.1", to)).await else { return };
-                tokio::select! {
-                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                    _ = stalled.changed() => std::future::pending().await,
-                }
-            });
-        }
-    });
-    (port, task)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_goes_silent_is_replaced() {
     let Some(etcd) = Etcd::start().await else { return };
-    let (stall, stalled) = tokio::sync::watch::channel(false);
-    let (port, task) = proxy(etcd.client, stalled).await;
-    let mut options = EtcdOptions::new(vec![format!("127.0.0.1:{port}"), etcd.endpoint()]);
+    let proxy = Proxy::to(etcd.client).await;
+    let mut options = EtcdOptions::new(vec![format!("127.0.0.1:{}", proxy.port), etcd.endpoint()]);
     options.request_timeout = Duration::from_secs(1);
     let store = EtcdStore::connect(options);
     let start = store.commit(put("/w/a", "x")).await.unwrap();
     let mut events = store.watch("/w/", start);
     let first = store.commit(put("/w/b", "x")).await.unwrap();
     assert_eq!(events.next().await.unwrap().unwrap().revision(), first);
-    stall.send(true).unwrap();
+    proxy.set(Weather::Hole);
     assert!(why(store.get("/w/a").await).contains("no answer"));
     assert!(store.get("/w/a").await.unwrap().is_some(), "the next call goes to the next endpoint");
     let second = store.commit(put("/w/c", "x")).await.unwrap();
     // Probed after 10 s, given up 5 s later.
     let event = timeout(Duration::from_secs(30), events.next()).await.expect("the watch notices");
     assert_eq!(event.unwrap().unwrap().revision(), second);
-    task.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -320,7 +169,7 @@ async fn a_watch_on_a_cluster_that_was_made_anew_ends() {
     let mut events = store.watch("/w/", Revision(listing.revision.0 - 1));
     events.next().await.unwrap().unwrap();
     etcd.kill();
-    std::fs::remove_dir_all(etcd.folder.path().join("data")).unwrap();
+    std::fs::remove_dir_all(etcd.data()).unwrap();
     etcd.restart(Duration::ZERO).await;
     let ended =
         timeout(Duration::from_secs(30), events.next()).await.expect("it does not wait for ever").unwrap();

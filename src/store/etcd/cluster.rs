@@ -1,6 +1,7 @@
 //! The members of an etcd cluster and the connections to them. A call goes to the member that answered last, and to
 //! the next one if that cannot be reached; nothing that may have been carried out is sent twice.
 
+use super::discovery;
 use super::failure::{Failure, unavailable};
 use super::options::EtcdOptions;
 use crate::store::StoreError;
@@ -8,7 +9,7 @@ use etcd_client::Client;
 use futures::future::BoxFuture;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 
 /// What a caller has to know about a change whose answer was lost.
@@ -26,7 +27,8 @@ pub(super) enum Repeat {
 /// All members.
 pub(super) struct Cluster {
     options: EtcdOptions,
-    members: Vec<Member>,
+    /// Found out at the first use.
+    members: OnceCell<Vec<Member>>,
     /// The member that calls go to first.
     preferred: AtomicUsize,
     /// The endpoints, for sentences.
@@ -42,10 +44,32 @@ struct Member {
 
 impl Cluster {
     pub(super) fn new(options: EtcdOptions) -> Self {
-        let urls = options.urls();
-        let name = urls.join(", ");
-        let members = urls.into_iter().map(|url| Member { url, client: Mutex::new(None) }).collect();
-        Self { options, members, preferred: AtomicUsize::new(0), name }
+        let name = match &options.discovery {
+            Some(domain) => format!("what the SRV records of {domain} name"),
+            None => options.urls().join(", "),
+        };
+        Self { options, members: OnceCell::new(), preferred: AtomicUsize::new(0), name }
+    }
+
+    /// The members, from the settings or from DNS.
+    async fn members(&self) -> Result<&[Member], StoreError> {
+        let found = self.members.get_or_try_init(|| async {
+            let urls = match &self.options.discovery {
+                None => self.options.urls(),
+                Some(domain) => {
+                    let found = discovery::discover(domain).await;
+                    found.map_err(|why| StoreError::Unavailable { why })?
+                }
+            };
+            let member = |url| Member { url, client: Mutex::new(None) };
+            Ok::<Vec<Member>, StoreError>(urls.into_iter().map(member).collect())
+        });
+        Ok(found.await?.as_slice())
+    }
+
+    /// The members' URLs.
+    pub(super) async fn urls(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.members().await?.iter().map(|member| member.url.clone()).collect())
     }
 
     pub(super) fn name(&self) -> &str {
@@ -54,6 +78,10 @@ impl Cluster {
 
     pub(super) fn request_timeout(&self) -> Duration {
         self.options.request_timeout
+    }
+
+    pub(super) fn options(&self) -> &EtcdOptions {
+        &self.options
     }
 
     /// Makes a call, by the deadline.
@@ -81,9 +109,10 @@ impl Cluster {
     ) -> Result<T, StoreError> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut last = unavailable("no endpoint", "no endpoint is given");
-        for offset in 0..self.members.len() {
-            let index = first.wrapping_add(offset) % self.members.len();
-            let Some(member) = self.members.get(index) else { continue };
+        let members = self.members().await?;
+        for offset in 0..members.len() {
+            let index = first.wrapping_add(offset) % members.len();
+            let Some(member) = members.get(index) else { continue };
             self.preferred.store(index, Ordering::Relaxed);
             let failure = match self.client(member).await {
                 Ok(client) => match call(client).await {
@@ -113,13 +142,14 @@ impl Cluster {
     }
 
     fn forget(&self, index: usize) {
-        if let Some(member) = self.members.get(index)
+        let Some(members) = self.members.get() else { return };
+        if let Some(member) = members.get(index)
             // Someone who is dialling it right now will see for himself.
             && let Ok(mut client) = member.client.try_lock()
         {
             *client = None;
         }
-        let next = index.wrapping_add(1) % self.members.len().max(1);
+        let next = index.wrapping_add(1) % members.len().max(1);
         self.preferred.store(next, Ordering::Relaxed);
     }
 
@@ -141,8 +171,9 @@ impl Cluster {
     ) -> Result<T, StoreError> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut last = unavailable("no endpoint", "no endpoint is given");
-        for offset in 0..self.members.len() {
-            let Some(member) = self.members.get(first.wrapping_add(offset) % self.members.len()) else {
+        let members = self.members().await?;
+        for offset in 0..members.len() {
+            let Some(member) = members.get(first.wrapping_add(offset) % members.len()) else {
                 continue;
             };
             let opened = timeout(self.options.request_timeout, async {
@@ -159,7 +190,7 @@ impl Cluster {
     }
 
     /// A client of one member. Connects only if it has to authenticate; else the first call does.
-    async fn dial(&self, url: &str) -> Result<Client, Failure> {
+    pub(super) async fn dial(&self, url: &str) -> Result<Client, Failure> {
         let options = self.options.connect_options(url).map_err(|error| match error {
             StoreError::Unavailable { why } => Failure::NotSent(why),
             other => Failure::NotSent(other.to_string()),

@@ -1,5 +1,6 @@
 //! What etcd and the way to it answer when something is wrong, and what that means for a call.
 
+use super::meaning::explained;
 use crate::store::StoreError;
 use etcd_client::Error;
 use std::error::Error as _;
@@ -19,6 +20,13 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// What was said.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::NotSent(text) | Self::Doubtful(text) | Self::Refused(text) | Self::Invalid(text) => text,
+        }
+    }
+
     /// The error for callers of the store; `cluster` names the endpoints.
     pub(super) fn of(self, cluster: &str) -> StoreError {
         match self {
@@ -36,9 +44,9 @@ pub(super) fn unavailable(cluster: &str, what: &str) -> StoreError {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let Error::GRpcStatus(status) = error else {
-            return Self::NotSent(error.to_string());
+            return Self::NotSent(explained(error.to_string()));
         };
-        let text = chain(&status);
+        let text = explained(chain(&status));
         if never_connected(&status) {
             return Self::NotSent(text);
         }

@@ -6,10 +6,15 @@
 //! ```
 
 mod cluster;
+mod discovery;
+mod examine;
 mod failure;
+mod greet;
+mod meaning;
 mod options;
 mod watch;
 
+pub use examine::MemberState;
 pub use options::{EtcdOptions, TlsFiles};
 
 use super::{Entry, Event, Guard, Listing, Op, Revision, Store, StoreError, Txn};

@@ -21,6 +21,8 @@ pub struct EtcdOptions {
     /// `https://10.0.0.1:2379`, or without scheme `10.0.0.1:2379`: then https if a TLS file is given, else http. The
     /// members of one cluster, in order of preference.
     pub endpoints: Vec<String>,
+    /// The domain whose SRV records name the members, instead of `endpoints`; asked at the first use.
+    pub discovery: Option<String>,
     /// User name and password, if etcd's authentication is on.
     pub credentials: Option<(String, String)>,
     /// The files of TLS; read again for each new connection, so that renewed ones are picked up.
@@ -48,6 +50,7 @@ impl EtcdOptions {
     pub fn new(endpoints: Vec<String>) -> Self {
         Self {
             endpoints,
+            discovery: None,
             credentials: None,
             tls: TlsFiles::default(),
             dial_timeout: Duration::from_secs(2),
@@ -93,6 +96,7 @@ impl fmt::Debug for EtcdOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdOptions")
             .field("endpoints", &self.endpoints)
+            .field("discovery", &self.discovery)
             .field("user", &self.credentials.as_ref().map(|(user, _)| user))
             .field("tls", &self.tls)
             .field("dial_timeout", &self.dial_timeout)

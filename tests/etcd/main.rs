@@ -1,0 +1,23 @@
+//! The plugin's driver and IPAM over a real etcd: what they cost on the wire, and what they do when etcd, the way to it
+//! or what stands in it is not as it should be.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy's leave for tests ends at the helpers of an integration test"
+)]
+
+#[path = "../support/etcd.rs"]
+mod server;
+
+#[path = "../driver/host.rs"]
+#[allow(dead_code, reason = "the driver's tests use the rest")]
+mod host;
+
+mod access;
+mod cost;
+mod damage;
+mod node;
+mod outages;
