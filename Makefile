@@ -20,7 +20,7 @@ HOSTS ?= h1 h2=trixie h3=forky
 export WITH_IPTABLES_LEGACY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab test test-engines lint fmt bench bench-policy bench-datastore clean
+.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab test test-engines lint fmt bench bench-policy bench-datastore bench-lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="	" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -86,6 +86,9 @@ bench-policy: ## measure the packet filter: packets, changes, throughput
 bench-datastore: ## measure what etcd costs: round trips, latencies, races, memory
 	@tools/setup.sh build test
 	cargo bench --locked --bench datastore
+
+bench-lab: plugin ## measure traffic and starts between hosts, in a lab, against Docker's overlay and the hosts themselves
+	@bench/lab.sh
 
 clean: ## remove what was built
 	cargo clean
