@@ -13,6 +13,7 @@ mod explain;
 mod felix;
 mod firewall;
 mod gate;
+mod inside;
 mod metrics;
 mod node;
 mod node_name;

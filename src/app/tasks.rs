@@ -1,15 +1,18 @@
 //! The background tasks: each owns one concern, each runs until the shutdown.
 
+use super::inside::InsideRoutes;
 use super::node::NodeTask;
 use super::policy::PolicyFeed;
 use super::start::Parts;
 use super::tuning::TuningFeed;
 use crate::admin::PolicyInbox;
 use crate::config::{Config, Datastore};
+use crate::config_network::ConfigNetworks;
 use crate::dataplane::Dataplane;
 use crate::docker::DockerClient;
 use crate::driver::Drivers;
 use crate::gc::Collector;
+use crate::labels::LabelSync;
 use crate::model::{IfaceName, IpPoolSpec, key};
 use crate::net::{Host, HostEvent};
 use crate::routes;
@@ -48,10 +51,21 @@ pub(super) fn spawn(
     supervisor.spawn("node", stoppable(until(shutdown), node.run()));
     supervisor.spawn("pools", stoppable(until(shutdown), watch_pools(store, drivers.clone())));
     supervisor.spawn("host", stoppable(until(shutdown), watch_host(host.clone(), drivers.clone())));
+    let inside = InsideRoutes::new(host.clone(), drivers.clone(), config.places.host_run.clone());
+    supervisor.spawn("inside", stoppable(until(shutdown), inside.run()));
     let bridges = watch_bridges(host.clone(), docker.clone(), dataplane);
     supervisor.spawn("bridges", stoppable(until(shutdown), bridges));
     if config.places.socket.is_some() && config.v1_sockets {
         supervisor.spawn("v1 names", stoppable(until(shutdown), announce_v1_names(docker.clone())));
+    }
+    if let Some(patience) = config.label_patience {
+        let labels = LabelSync::new(drivers.clone(), docker.clone(), patience);
+        supervisor.spawn("labels", stoppable(until(shutdown), labels.run()));
+    }
+    if !config.config_networks.is_empty() {
+        let managed = config.places.socket.is_some();
+        let networks = ConfigNetworks::new(config.config_networks.clone(), docker.clone(), managed);
+        supervisor.spawn("config networks", stoppable(until(shutdown), networks.run()));
     }
     if let Some(interval) = config.gc_interval {
         let collector = Collector::new(drivers, host, docker, config.gc_grace);

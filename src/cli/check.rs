@@ -1,7 +1,7 @@
 //! `check`: print what the plugin would work with, and what is missing. Changes nothing, also not in the datastore.
 
 use crate::app;
-use crate::config::{Config, Datastore, Environment, EtcdConfig};
+use crate::config::{Config, Datastore, Environment, EtcdConfig, Scope};
 use crate::dataplane::felix_programming;
 use crate::docker::DockerClient;
 use crate::model::{IpPoolSpec, Resource, key};
@@ -154,6 +154,11 @@ impl Report {
     }
 
     async fn docker(&mut self, config: &Config) {
+        if config.scope == Scope::Global {
+            let why = "global: virtual IPs of services reach nobody, as Docker balances load for its own drivers only; \
+                       create services with --endpoint-mode dnsrr";
+            self.say("scope", why);
+        }
         let socket = config.places.docker_socket();
         match DockerClient::new(&socket).networks().await {
             Ok(networks) => self.say("Docker", &format!("answers, {} networks", networks.len())),

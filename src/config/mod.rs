@@ -5,12 +5,14 @@
 //! each. All of that is pure; `environment` is where the texts come from.
 
 mod environment;
+mod network;
 mod node;
 mod parse;
 mod read;
 mod settings;
 
 pub use environment::{Environment, Strings};
+pub use network::ConfigNetwork;
 pub use node::{Detection, NodeAddress, NodeAddressConfig, NodeConfig};
 pub use parse::parse_rate;
 pub use settings::{SETTINGS, Setting, settings_table};
@@ -177,6 +179,10 @@ pub struct Config {
     pub forward_accept: bool,
     /// Whether routes between nodes are this plugin's.
     pub routes: bool,
+    /// How long Docker's word about one container's labels is waited for; `None` not to ask.
+    pub label_patience: Option<Duration>,
+    /// Config-only networks that this node is to have.
+    pub config_networks: Vec<ConfigNetwork>,
     /// Deadline of a call.
     pub request_timeout: Duration,
     /// Pause between two collections; `None` for never.

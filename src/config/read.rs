@@ -162,6 +162,12 @@ impl<S: Strings> Reader<'_, S> {
                 "off" => Ok(false),
                 _ => Err("auto or off is expected".to_owned()),
             }),
+            label_patience: self.label_patience(),
+            config_networks: self.parse(
+                "CALICO_LIBNETWORK_CONFIG_NETWORKS",
+                Vec::new(),
+                super::network::parse_config_networks,
+            ),
             request_timeout: self.duration(
                 "CALICO_LIBNETWORK_REQUEST_TIMEOUT",
                 Duration::from_secs(1),
@@ -180,6 +186,12 @@ impl<S: Strings> Reader<'_, S> {
             metrics_listen: self.parse("CALICO_LIBNETWORK_METRICS_LISTEN", None, parse_listen),
             places: self.places(),
         }
+    }
+
+    fn label_patience(&mut self) -> Option<Duration> {
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(600));
+        let patience = self.duration("CALICO_LIBNETWORK_LABEL_POLL_TIMEOUT", least, most);
+        self.flag("CALICO_LIBNETWORK_LABEL_ENDPOINTS").then_some(patience)
     }
 
     fn node(&mut self) -> NodeConfig {

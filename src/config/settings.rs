@@ -158,6 +158,21 @@ pub const SETTINGS: &[Setting] = &[
         "Routes, VXLAN devices and tunnel addresses for traffic between nodes: auto, or off where somebody else makes them",
     ),
     setting(
+        "CALICO_LIBNETWORK_LABEL_ENDPOINTS",
+        "true",
+        "Give endpoints the labels org.projectcalico.label.NAME=VALUE of their containers",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_LABEL_POLL_TIMEOUT",
+        "5s",
+        "How long Docker's word about one started container's labels is waited for",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_CONFIG_NETWORKS",
+        "",
+        "Config-only networks to create on this node, e.g. web-config,subnet=10.44.0.0/16,ipv6,subnet=fd00:44::/64,opt=KEY=VALUE;shop-config",
+    ),
+    setting(
         "CALICO_LIBNETWORK_REQUEST_TIMEOUT",
         "10s",
         "Time after which a call of Docker is answered with an error, 1s to 25s",
