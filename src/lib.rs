@@ -23,6 +23,7 @@
 //! | [`config_network`] | makes the config-only networks that the settings name |
 //! | [`gc`] | finds and collects what nobody owns any more |
 //! | [`cluster`] | what a Calico cluster needs before its first endpoint: Node, tiers, default pools |
+//! | [`metrics`] | figures in Prometheus's text format |
 //! | [`admin`] | the administrator's socket: datastore and policy for the commands |
 //! | [`app`] | builds the parts, starts the tasks, waits, drains |
 //! | [`cli`] | the administrator's door |
@@ -42,6 +43,7 @@ pub mod gc;
 pub mod ipam;
 pub mod labels;
 pub mod logging;
+pub mod metrics;
 pub mod migrate;
 pub mod model;
 pub mod net;

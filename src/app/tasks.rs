@@ -4,6 +4,7 @@ use super::inside::InsideRoutes;
 use super::node::NodeTask;
 use super::policy::PolicyFeed;
 use super::start::Parts;
+use super::tuning::TuningFeed;
 use crate::admin::PolicyInbox;
 use crate::config::{Config, Datastore};
 use crate::config_network::ConfigNetworks;
@@ -18,6 +19,7 @@ use crate::routes;
 use crate::store::{SharedStore, StoreError};
 use crate::task::{Backoff, Supervisor};
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -80,6 +82,11 @@ pub(super) fn spawn_policy(
     shutdown: &CancellationToken,
 ) {
     supervisor.spawn("policy", stoppable(shutdown.clone().cancelled_owned(), policy.run(inbox)));
+}
+
+/// Starts the task that keeps the packet filter's behaviour in step with FelixConfiguration.
+pub(super) fn spawn_tuning(supervisor: &mut Supervisor, tuning: TuningFeed, shutdown: &CancellationToken) {
+    supervisor.spawn("tuning", stoppable(shutdown.clone().cancelled_owned(), tuning.run()));
 }
 
 /// Starts the task that keeps the routes between nodes, if they are this plugin's.
@@ -195,7 +202,11 @@ async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &
 /// Tells the packet filter which bridges are Docker's: what leaves towards them is Docker's to decide.
 async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Dataplane) {
     let mut known = BTreeSet::new();
+    let mut events = None;
     loop {
+        if events.is_none() {
+            events = host.monitor().await.ok();
+        }
         let links =
             host.links().await.map(|links| links.into_iter().map(|link| link.name)).into_iter().flatten();
         let mut bridges: BTreeSet<String> = links.filter(|name| is_docker_bridge(name)).collect();
@@ -209,7 +220,34 @@ async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Dat
                 Err(error) => log::warn!("the packet filter does not know Docker's bridges: {error}"),
             }
         }
-        tokio::time::sleep(BRIDGES_EVERY).await;
+        until_bridges_change(&mut events).await;
+    }
+}
+
+/// Waits until a bridge comes, goes or changes, or for so long that names are to be looked up anyway. An engine up to 27
+/// protects a new bridge's containers from our packets only once the packet filter knows the bridge.
+async fn until_bridges_change(events: &mut Option<BoxStream<'static, HostEvent>>) {
+    let again = tokio::time::sleep(BRIDGES_EVERY);
+    tokio::pin!(again);
+    loop {
+        let event = async {
+            match events {
+                Some(events) => events.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut again => return,
+            event = event => match event {
+                Some(HostEvent::Link(change)) if change.link.kind.as_deref() != Some("bridge") => {}
+                Some(HostEvent::Link(_) | HostEvent::Resync) => return,
+                Some(_) => {}
+                None => {
+                    *events = None;
+                    return tokio::time::sleep(LONGEST_PAUSE).await;
+                }
+            },
+        }
     }
 }
 

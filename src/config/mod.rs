@@ -14,10 +14,12 @@ mod settings;
 pub use environment::{Environment, Strings};
 pub use network::ConfigNetwork;
 pub use node::{Detection, NodeAddress, NodeAddressConfig, NodeConfig};
+pub use parse::parse_rate;
 pub use settings::{SETTINGS, Setting, settings_table};
 
 use crate::model::{Cidr, EncapMode, NodeName};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -187,6 +189,14 @@ pub struct Config {
     pub gc_interval: Option<Duration>,
     /// Least age of what is collected.
     pub gc_grace: Duration,
+    /// What becomes of packets to the host, instead of what FelixConfiguration says; Drop, Return or Accept.
+    pub endpoint_to_host: Option<String>,
+    /// What lines of Log rules begin with, instead of what FelixConfiguration says.
+    pub log_prefix: Option<String>,
+    /// How many lines a Log rule writes, instead of what FelixConfiguration says, e.g. `10/second`.
+    pub log_rate: Option<String>,
+    /// Where metrics are served.
+    pub metrics_listen: Option<SocketAddr>,
     /// Where things are.
     pub places: Places,
 }

@@ -2,8 +2,8 @@
 
 use super::node::{parse_address, parse_as_number, parse_detection};
 use super::parse::{
-    parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_iface_prefix, parse_mtu,
-    parse_pool_cidr,
+    parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_host_action, parse_iface_prefix,
+    parse_listen, parse_log_rate, parse_mtu, parse_pool_cidr,
 };
 use super::{
     Config, ConfigError, Datastore, DefaultPool, Detection, EtcdConfig, EtcdMembers, HostDataplane,
@@ -180,6 +180,10 @@ impl<S: Strings> Reader<'_, S> {
                 Duration::from_secs(10),
                 Duration::from_secs(86_400),
             ),
+            endpoint_to_host: self.parse("CALICO_LIBNETWORK_ENDPOINT_TO_HOST", None, parse_host_action),
+            log_prefix: self.optional("CALICO_LIBNETWORK_LOG_PREFIX"),
+            log_rate: self.parse("CALICO_LIBNETWORK_LOG_RATE", None, parse_log_rate),
+            metrics_listen: self.parse("CALICO_LIBNETWORK_METRICS_LISTEN", None, parse_listen),
             places: self.places(),
         }
     }
