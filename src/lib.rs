@@ -21,6 +21,7 @@
 //! | [`docker`] | client of the Docker API, for background tasks only |
 //! | [`gc`] | finds and collects what nobody owns any more |
 //! | [`cluster`] | what a Calico cluster needs before its first endpoint: Node, tiers, default pools |
+//! | [`bgp`] | BGP through BIRD: its configuration, its process, its sessions |
 //! | [`admin`] | the administrator's socket: datastore and policy for the commands |
 //! | [`app`] | builds the parts, starts the tasks, waits, drains |
 //! | [`cli`] | the administrator's door |
@@ -29,6 +30,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod bgp;
 pub mod cli;
 pub mod cluster;
 pub mod config;

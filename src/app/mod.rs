@@ -9,6 +9,7 @@
 //! back. At the stop the kernel's state stays, so that a restart of the plugin cuts no traffic.
 
 mod admin;
+mod bgp;
 mod explain;
 mod felix;
 mod firewall;
@@ -22,6 +23,7 @@ mod standing;
 mod start;
 mod tasks;
 
+pub(crate) use bgp::bgp_places;
 pub use explain::explain;
 pub use node_name::node_name;
 pub use replica::replicate;

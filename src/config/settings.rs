@@ -168,6 +168,22 @@ pub const SETTINGS: &[Setting] = &[
         "Time between two searches for endpoints and addresses that nobody owns; 0s: never",
     ),
     setting("CALICO_LIBNETWORK_GC_GRACE", "60s", "Least age of what is collected, 10s or more"),
+    setting(
+        "CALICO_NETWORKING_BACKEND",
+        "none",
+        "bird: announce this node's addresses by BGP and learn routes to others; none: the plugin's own routes alone (vxlan means the same)",
+    ),
+    setting(
+        "CALICO_ROUTER_ID",
+        "",
+        "BGP router ID; empty: the node's IPv4 address; hash: from the node's name, for nodes without IPv4",
+    ),
+    place(
+        "CALICO_LIBNETWORK_BIRD",
+        "/usr/sbin/bird",
+        None,
+        "The program BIRD 2; the managed plugin brings its own",
+    ),
     place(
         "CALICO_LIBNETWORK_SOCKET",
         "",
