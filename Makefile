@@ -22,7 +22,7 @@ export WITH_IPTABLES_LEGACY ?= 1
 export WITH_BIRD ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab test test-engines lint fmt bench bench-datastore clean
+.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab test test-engines lint fmt bench bench-datastore bench-lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="	" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -84,6 +84,9 @@ bench: plugin bench-datastore ## measure container starts, time to socket, memor
 bench-datastore: ## measure what etcd costs: round trips, latencies, races, memory
 	@tools/setup.sh build test
 	cargo bench --locked --bench datastore
+
+bench-lab: plugin ## measure traffic and starts between hosts, in a lab, against Docker's overlay and the hosts themselves
+	@bench/lab.sh
 
 clean: ## remove what was built
 	cargo clean

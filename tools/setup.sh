@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs what building, demonstrating and testing need and this machine lacks; does nothing, quickly, where all is there.
 #
-#   setup.sh [build|run|test|engines]...    default: the first three
+#   setup.sh [build|run|test|engines|bench]...    default: the first three
 #
 # build: the musl target and a compiler of .proto files   run: a Docker Engine, iptables, BIRD, ip, a static busybox   test: etcd, nft, BIRD
-# engines: debootstrap, for the root file systems of newer Debians
+# bench: qperf, for figures between hosts   engines: debootstrap, for the root file systems of newer Debians
 set -eu
 export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
 [ $# -gt 0 ] || set -- build run test
@@ -82,6 +82,11 @@ setup_engines() {
     install_wanted
 }
 
+setup_bench() {
+    want qperf qperf
+    install_wanted
+}
+
 # Of some packages only the programs are wanted: what runs is started by the plugin or by tests, and the package's service would
 # only sit on the machine's ports.
 install_quietly() {
@@ -103,7 +108,7 @@ install_quietly() {
 
 for part in "$@"; do
     case $part in
-    build | run | test | engines) "setup_$part" ;;
-    *) echo "setup: no part $part; there are build, run, test and engines" >&2; exit 2 ;;
+    build | run | test | engines | bench) "setup_$part" ;;
+    *) echo "setup: no part $part; there are build, run, test, engines and bench" >&2; exit 2 ;;
     esac
 done
