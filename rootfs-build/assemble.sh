@@ -5,7 +5,7 @@
 #
 # WITH_IPTABLES_LEGACY=0 leaves out the iptables-legacy program (2.5 MB with its libraries). The binary programs nftables by
 # itself; it needs the program only on hosts whose FORWARD chain is filtered by legacy iptables.
-# WITH_BIRD=0 leaves out BIRD (6.5 MB with its libraries), which only CALICO_NETWORKING_BACKEND=bird needs.
+# WITH_BIRD=0 leaves out BIRD (4.9 MB with its libraries), which only CALICO_NETWORKING_BACKEND=bird needs.
 # SOURCE_DATE_EPOCH (default: the time of the last commit) is the time every file gets, so that one source makes one rootfs.
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin"
