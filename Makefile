@@ -22,7 +22,7 @@ export WITH_IPTABLES_LEGACY ?= 1
 export WITH_BIRD ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab test test-engines lint fmt bench bench-datastore bench-lab clean
+.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab test test-engines lint fmt bench bench-policy bench-datastore bench-lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="	" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -80,6 +80,10 @@ fmt: ## format the code
 
 bench: plugin bench-datastore ## measure container starts, time to socket, memory, sizes and etcd, and print them as tables
 	@bench/run.sh
+	cargo bench --locked --bench policy
+
+bench-policy: ## measure the packet filter: packets, changes, throughput
+	cargo bench --locked --bench policy
 
 bench-datastore: ## measure what etcd costs: round trips, latencies, races, memory
 	@tools/setup.sh build test

@@ -19,9 +19,12 @@
 //! | [`migrate`] | a cluster's data from one datastore to another |
 //! | [`server`] | the plugin sockets |
 //! | [`docker`] | client of the Docker API, for background tasks only |
+//! | [`labels`] | brings labels of containers to their endpoints |
+//! | [`config_network`] | makes the config-only networks that the settings name |
 //! | [`gc`] | finds and collects what nobody owns any more |
 //! | [`cluster`] | what a Calico cluster needs before its first endpoint: Node, tiers, default pools |
 //! | [`bgp`] | BGP through BIRD: its configuration, its process, its sessions |
+//! | [`metrics`] | figures in Prometheus's text format |
 //! | [`admin`] | the administrator's socket: datastore and policy for the commands |
 //! | [`app`] | builds the parts, starts the tasks, waits, drains |
 //! | [`cli`] | the administrator's door |
@@ -34,12 +37,15 @@ pub mod bgp;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod config_network;
 pub mod dataplane;
 pub mod docker;
 pub mod driver;
 pub mod gc;
 pub mod ipam;
+pub mod labels;
 pub mod logging;
+pub mod metrics;
 pub mod migrate;
 pub mod model;
 pub mod net;

@@ -14,7 +14,7 @@ mod nsrun;
 
 use calico_libnetwork::dataplane::{
     Dataplane, DataplaneError, ForwardAccept, HostAction, LegacyTools, Options, PoolNat, PortMap, Protocol,
-    Timing, felix_programming,
+    Timing, Tuning, felix_programming,
 };
 use calico_libnetwork::model::IfaceName;
 use calico_libnetwork::policy::{Changes, Graph, Update};
@@ -659,7 +659,10 @@ fn the_host_is_reached_as_the_setting_says() {
         for (action, open) in
             [(HostAction::Return, true), (HostAction::Drop, false), (HostAction::Accept, true)]
         {
-            let lab = Lab::start(Options { host_action: action, ..options() });
+            let lab = Lab::start(Options {
+                tuning: Tuning { host_action: action, ..Tuning::default() },
+                ..options()
+            });
             reaches("c1", HOST, open);
             reaches("host", C1, true);
             lab.block(lab.dataplane.remove_endpoint(&iface("cali1"))).unwrap();
@@ -973,7 +976,10 @@ fn a_restarted_process_adopts_the_kernels_state_without_losing_a_packet() {
         // A new version has other rules, and does not know a chain and a set of the old one.
         for round in 0..20 {
             let action = if round % 2 == 0 { HostAction::Drop } else { HostAction::Return };
-            let next = Lab::start(Options { host_action: action, ..options() });
+            let next = Lab::start(Options {
+                tuning: Tuning { host_action: action, ..Tuning::default() },
+                ..options()
+            });
             assert_eq!(next.repairs(), 1);
             stream.await_more();
             drop(next);

@@ -16,6 +16,13 @@ mod crash;
 mod engine;
 #[path = "docker/etcd.rs"]
 mod etcd;
+#[path = "docker/global.rs"]
+mod global;
+#[path = "support/lab.rs"]
+#[allow(dead_code, reason = "tests of many hosts use more of it")]
+mod lab;
+#[path = "docker/labels.rs"]
+mod labels;
 #[path = "docker/migrate.rs"]
 mod migrate;
 #[path = "docker/multinet.rs"]

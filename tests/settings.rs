@@ -140,9 +140,9 @@ fn the_manifest_starts_the_binary_on_the_socket_that_it_binds() {
 }
 
 #[test]
-fn the_manifest_asks_for_one_capability_and_the_hosts_network_and_no_device() {
+fn the_manifest_asks_for_two_capabilities_and_the_hosts_network_and_no_device() {
     let manifest = manifest();
-    assert_eq!(manifest["linux"], json!({"capabilities": ["CAP_NET_ADMIN"]}));
+    assert_eq!(manifest["linux"], json!({"capabilities": ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]}));
     assert_eq!(manifest["network"], json!({"type": "host"}));
     for privilege in ["ipchost", "pidhost"] {
         assert_eq!(manifest[privilege], Value::Null, "{privilege}");
@@ -155,18 +155,19 @@ fn mounts_have_sources_on_every_host_and_hold_the_plugins_places() {
     let manifest = manifest();
     let places = as_managed_plugin().places;
     assert_eq!(manifest["propagatedMount"], places.state_dir.to_str().unwrap());
-    let expected: [(&str, &str, &Path, &str); 3] = [
-        ("run", "/run", &places.host_run, "rw"),
-        ("sysnet", "/proc/sys/net", &places.sysnet, "rw"),
-        ("varlib", "/var/lib", &places.host_var_lib, "ro"),
+    // Namespaces of containers are mounts below /run that come and go.
+    let expected: [(&str, &str, &Path, [&str; 2]); 3] = [
+        ("run", "/run", &places.host_run, ["slave", "rw"]),
+        ("sysnet", "/proc/sys/net", &places.sysnet, ["private", "rw"]),
+        ("varlib", "/var/lib", &places.host_var_lib, ["private", "ro"]),
     ];
     let mounts = manifest["mounts"].as_array().unwrap();
     assert_eq!(mounts.len(), expected.len());
-    for (mount, (name, source, destination, mode)) in mounts.iter().zip(expected) {
+    for (mount, (name, source, destination, [propagation, mode])) in mounts.iter().zip(expected) {
         assert_eq!(mount["name"], name);
         assert_eq!(mount["source"], source);
         assert_eq!(mount["destination"], destination.to_str().unwrap());
-        assert_eq!(mount["options"], json!(["bind", "private", mode]));
+        assert_eq!(mount["options"], json!(["bind", propagation, mode]));
         assert!(Path::new(source).is_dir(), "{source} is not on this host");
     }
     let assemble = read("rootfs-build/assemble.sh");

@@ -51,6 +51,7 @@ init() {
     mount --make-rprivate /
     if [ -n "${ENGINE:-}" ]; then pivot; else mount -t proc proc /proc; fi
     mount -t tmpfs -o mode=755 tmpfs /run
+    mount --make-shared /run # as systemd has it: managed plugins follow what is mounted below
     mkdir -p /run/lock "$dir/var-lib"
     mount --bind "$dir/var-lib" /var/lib
     mount -t tmpfs -o mode=755 tmpfs /etc/docker

@@ -3,6 +3,7 @@
 use super::policy::{PolicyAnswer, PolicyQuestion};
 use super::wire::{self, Answer};
 use super::{DEADLINE, MAX_ANSWER, MAX_REQUEST};
+use crate::metrics::METRICS_PATH;
 use crate::store::{Entry, Event, Listing, Revision, Store, StoreError, Txn};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -63,6 +64,22 @@ impl AdminClient {
         }
     }
 
+    /// The daemon's figures, as Prometheus reads them.
+    ///
+    /// # Errors
+    /// The daemon cannot be asked.
+    pub async fn metrics(&self) -> Result<String, AdminError> {
+        let failed = |why: String| AdminError::Unreachable { socket: self.socket.clone(), why };
+        let request = hyper::Request::get(hyper::Uri::from(Uri::new(&self.socket, METRICS_PATH)))
+            .body(Full::default())
+            .map_err(|error| failed(error.to_string()))?;
+        let body = tokio::time::timeout(PATIENCE, self.exchange(request)).await;
+        let body = body
+            .map_err(|_| failed(format!("no answer within {} s", PATIENCE.as_secs())))?
+            .map_err(&failed)?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     async fn call<Q: Serialize, A: DeserializeOwned>(
         &self,
         path: &str,
@@ -89,6 +106,10 @@ impl AdminClient {
         let request = hyper::Request::post(hyper::Uri::from(Uri::new(&self.socket, path)))
             .body(Full::from(body))
             .map_err(|error| error.to_string())?;
+        self.exchange(request).await
+    }
+
+    async fn exchange(&self, request: hyper::Request<Full<Bytes>>) -> Result<Bytes, String> {
         let answer = self.client.request(request).await.map_err(|error| explained(&error))?;
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         body.map(|body| body.to_bytes()).map_err(|error| error.to_string())

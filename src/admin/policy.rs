@@ -20,6 +20,8 @@ pub enum PolicyQuestion {
         /// Host side of its veth.
         interface: String,
     },
+    /// What is wrong with any resource that matters to policy.
+    Problems,
     /// What is decided about a new flow.
     Trace {
         /// Where it comes from.
@@ -30,6 +32,8 @@ pub enum PolicyQuestion {
         protocol: u8,
         /// Destination port; 0 where the protocol has none.
         port: u16,
+        /// Whether it came by a published port, so that its destination was translated.
+        published: bool,
     },
 }
 
@@ -39,6 +43,8 @@ pub enum PolicyQuestion {
 pub enum PolicyAnswer {
     /// What applies to an endpoint.
     Explain(EndpointReport),
+    /// Sentences.
+    Problems(Vec<String>),
     /// What is decided about a flow.
     Trace(TraceReport),
 }
@@ -74,6 +80,8 @@ pub struct LabelReport {
 pub struct DirectionReport {
     /// `ingress` or `egress`.
     pub direction: String,
+    /// Name of the kernel's chain that asks all of this.
+    pub chain: String,
     /// Tiers that have a policy for the endpoint.
     pub tiers: Vec<TierReport>,
     /// Profiles, asked if no tier decides.
@@ -106,6 +114,8 @@ pub struct ListReport {
     pub name: String,
     /// A policy's order; `None` is last.
     pub order: Option<f64>,
+    /// Name of the kernel's chain that holds its rules.
+    pub chain: String,
     /// Why it denies everything, if the rules are not its own.
     pub stand_in: Option<String>,
 }
@@ -198,8 +208,9 @@ fn answer(question: &PolicyQuestion, graph: &Graph) -> Result<PolicyAnswer, Stri
             })?;
             Ok(PolicyAnswer::Explain(endpoint(&found, graph.problems())))
         }
-        PolicyQuestion::Trace { source, destination, protocol, port } => {
-            let flow = Flow::new(*source, *destination, *protocol, *port);
+        PolicyQuestion::Problems => Ok(PolicyAnswer::Problems(graph.problems())),
+        PolicyQuestion::Trace { source, destination, protocol, port, published } => {
+            let flow = Flow { published: *published, ..Flow::new(*source, *destination, *protocol, *port) };
             Ok(PolicyAnswer::Trace(trace(&graph.trace(&flow))))
         }
     }
@@ -233,6 +244,7 @@ fn endpoint(found: &Explanation, problems: Vec<String>) -> EndpointReport {
 fn direction(found: &DirectionExplanation) -> DirectionReport {
     DirectionReport {
         direction: found.direction.to_string(),
+        chain: found.shape.chain(found.direction),
         tiers: found.tiers.iter().map(tier).collect(),
         profiles: found.profiles.iter().map(list).collect(),
     }
@@ -255,6 +267,7 @@ fn list(found: &ListExplanation) -> ListReport {
         namespace: owner.namespace.as_ref().map(ToString::to_string),
         name: owner.name.to_string(),
         order: found.order,
+        chain: found.id.chain(),
         stand_in: found.stand_in.map(|why| {
             match why {
                 StandIn::Missing => "there is no such profile, or it cannot be read",

@@ -3,6 +3,7 @@
 use super::policy::{PolicyDesk, PolicyQuestion};
 use super::wire::{self, Answer, WireError};
 use super::{DEADLINE, MAX_REQUEST};
+use crate::metrics::{METRICS_PATH, MetricsPage, metrics_reply};
 use crate::server::{Listener, ServerError, Socket};
 use crate::store::{SharedStore, Txn};
 use bytes::Bytes;
@@ -40,6 +41,8 @@ pub struct AdminParts {
     pub store: SharedStore,
     /// The owner of the policy graph.
     pub policy: PolicyDesk,
+    /// Figures, for `GET /metrics`.
+    pub metrics: MetricsPage,
 }
 
 /// A bound socket. Dropping it removes its file.
@@ -147,6 +150,13 @@ async fn answer(request: hyper::Request<Incoming>, parts: &watch::Receiver<Optio
 
 async fn routed(request: hyper::Request<Incoming>, parts: &watch::Receiver<Option<AdminParts>>) -> Reply {
     let (head, body) = request.into_parts();
+    if head.method == Method::GET && head.uri.path() == METRICS_PATH {
+        let page = parts.borrow().as_ref().map(|parts| parts.metrics.clone());
+        return match page {
+            Some(page) => metrics_reply(&page).await,
+            None => starting(),
+        };
+    }
     if head.method != Method::POST {
         let why = format!("{} is not served; requests are made with POST", head.method);
         return failure(StatusCode::METHOD_NOT_ALLOWED, WireError::Refused { why });
@@ -159,8 +169,7 @@ async fn routed(request: hyper::Request<Incoming>, parts: &watch::Receiver<Optio
         }
     };
     let Some(parts) = parts.borrow().clone() else {
-        let why = "the daemon has just been started and is not ready yet".to_owned();
-        return failure(StatusCode::SERVICE_UNAVAILABLE, WireError::Unavailable { why });
+        return starting();
     };
     match head.uri.path() {
         wire::GET => reply(get(&parts, &body).await),
@@ -172,6 +181,11 @@ async fn routed(request: hyper::Request<Incoming>, parts: &watch::Receiver<Optio
             failure(StatusCode::NOT_FOUND, WireError::Refused { why })
         }
     }
+}
+
+fn starting() -> Reply {
+    let why = "the daemon has just been started and is not ready yet".to_owned();
+    failure(StatusCode::SERVICE_UNAVAILABLE, WireError::Unavailable { why })
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, WireError> {

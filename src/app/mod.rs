@@ -14,6 +14,8 @@ mod explain;
 mod felix;
 mod firewall;
 mod gate;
+mod inside;
+mod metrics;
 mod node;
 mod node_name;
 mod policy;
@@ -22,6 +24,7 @@ mod routes;
 mod standing;
 mod start;
 mod tasks;
+mod tuning;
 
 pub(crate) use bgp::bgp_places;
 pub use explain::explain;
@@ -96,29 +99,37 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     let mut supervisor = Supervisor::new(shutdown.clone());
     let options = start::driver_options(&config, node);
     let (gate, key) = Gate::new(options.scopes, config.request_timeout);
-    supervisor.spawn("server", server.serve(Arc::new(gate), shutdown.clone()));
+    let counts = metrics::Metrics::default();
+    supervisor.spawn("server", server.serve(Arc::new(counts.handler(gate)), shutdown.clone()));
 
     let admin = admin::spawn(&mut supervisor, &config, &shutdown);
     let (desk, inbox) = policy_desk();
     let mut inbox = Some(inbox);
     let (dataplane, worker) = Dataplane::new(start::dataplane_options(&config));
+    let page = counts.page(dataplane.clone(), desk.clone());
+    metrics::listen(&mut supervisor, &config, &page, &shutdown).await;
     let stop_worker = shutdown.clone();
     supervisor.spawn("dataplane", async move {
         worker.run(stop_worker).await;
         Ok::<(), Infallible>(())
     });
-    let building = start::build(&config, options, dataplane, &key);
+    let building = start::build(&config, options, dataplane, (&key, &counts));
     tokio::pin!(building);
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             error = supervisor.failed() => break Some(error),
-            (parts, policy, routes) = &mut building, if inbox.is_some() => {
+            (parts, policy, tuning, routes) = &mut building, if inbox.is_some() => {
                 let Some(inbox) = inbox.take() else { continue };
                 tasks::spawn_policy(&mut supervisor, policy, inbox, &shutdown);
+                tasks::spawn_tuning(&mut supervisor, tuning, &shutdown);
                 tasks::spawn_routes(&mut supervisor, routes, &shutdown);
-                admin.send_replace(Some(AdminParts { store: parts.store.clone(), policy: desk.clone() }));
+                admin.send_replace(Some(AdminParts {
+                    store: parts.store.clone(),
+                    policy: desk.clone(),
+                    metrics: page.clone(),
+                }));
                 key.open(parts.drivers.clone());
                 log::info!("ready");
                 tasks::spawn(&mut supervisor, &config, parts, &shutdown);

@@ -3,8 +3,10 @@
 
 use super::felix::{FelixParts, FelixWatch};
 use super::gate::GateKey;
+use super::metrics::Metrics;
 use super::policy::PolicyFeed;
 use super::replica::replicate;
+use super::tuning::TuningFeed;
 use crate::cluster::{self, DatastoreLock, NodeKeeper};
 use crate::config::{Config, Datastore, DefaultPool, EtcdConfig, EtcdMembers};
 use crate::dataplane::{self, Dataplane, ForwardAccept, LegacyTools};
@@ -81,8 +83,8 @@ pub(super) async fn build(
     config: &Config,
     options: driver::Options,
     dataplane: Dataplane,
-    key: &GateKey,
-) -> (Parts, PolicyFeed, Option<routes::Worker>) {
+    (key, counts): (&GateKey, &Metrics),
+) -> (Parts, PolicyFeed, TuningFeed, Option<routes::Worker>) {
     let local = persist(key, || open_local(config)).await;
     let store = persist(key, || async { open_store(config, &local) }).await;
     let store: SharedStore = match &config.datastore {
@@ -91,7 +93,7 @@ pub(super) async fn build(
     };
     let lock = DatastoreLock::new(store);
     persist(key, || lock.read()).await;
-    let store = lock.guard();
+    let store = counts.store(lock.guard());
     // The start writes, too, and goes on when a lock is opened.
     let _following = Task::spawn(lock.clone().follow());
     let (active, programs) = watch::channel(true);
@@ -131,13 +133,15 @@ pub(super) async fn build(
     let bridges: Vec<IfaceName> = bridges.iter().filter_map(|name| IfaceName::new(name).ok()).collect();
     persist(key, || dataplane.set_docker_bridges(&bridges)).await;
     let policy = persist(key, || PolicyFeed::start(store.clone(), dataplane.clone(), &options.node)).await;
+    let tuning = TuningFeed::new(config, store.clone(), dataplane.clone(), options.node.clone());
+    persist(key, || tuning.load()).await;
     // Only now, when it knows all endpoints, their policy, pools and ports: what a former process left in force is adopted in one
     // step, and no packet of a running container sees anything in between.
     persist(key, || dataplane.ensure()).await;
     let active = programs.clone();
     let routes = super::routes::prepare(config, (&store, &underlay), &options.node, programs).await;
     let drivers = Arc::new(drivers);
-    (Parts { store, host, dataplane, drivers, keeper, lock, felix, active }, policy, routes)
+    (Parts { store, host, dataplane, drivers, keeper, lock, felix, active }, policy, tuning, routes)
 }
 
 /// Tries a step until it succeeds.

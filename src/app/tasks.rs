@@ -1,22 +1,27 @@
 //! The background tasks: each owns one concern, each runs until the shutdown.
 
 use super::bgp::{self, BgpParts};
+use super::inside::InsideRoutes;
 use super::node::NodeTask;
 use super::node_name::node_name;
 use super::policy::PolicyFeed;
 use super::start::Parts;
+use super::tuning::TuningFeed;
 use crate::admin::PolicyInbox;
 use crate::config::{Config, Datastore};
+use crate::config_network::ConfigNetworks;
 use crate::dataplane::Dataplane;
 use crate::docker::DockerClient;
 use crate::driver::Drivers;
 use crate::gc::Collector;
+use crate::labels::LabelSync;
 use crate::model::{IfaceName, IpPoolSpec, key};
 use crate::net::{Host, HostEvent};
 use crate::routes;
 use crate::store::{SharedStore, StoreError};
 use crate::task::{Backoff, Supervisor};
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -52,10 +57,21 @@ pub(super) fn spawn(
         Ok(node) => bgp::spawn(supervisor, config, BgpParts { store, node, active }, shutdown),
         Err(error) => log::error!("BGP does not run: {error}"),
     }
+    let inside = InsideRoutes::new(host.clone(), drivers.clone(), config.places.host_run.clone());
+    supervisor.spawn("inside", stoppable(until(shutdown), inside.run()));
     let bridges = watch_bridges(host.clone(), docker.clone(), dataplane);
     supervisor.spawn("bridges", stoppable(until(shutdown), bridges));
     if config.places.socket.is_some() && config.v1_sockets {
         supervisor.spawn("v1 names", stoppable(until(shutdown), announce_v1_names(docker.clone())));
+    }
+    if let Some(patience) = config.label_patience {
+        let labels = LabelSync::new(drivers.clone(), docker.clone(), patience);
+        supervisor.spawn("labels", stoppable(until(shutdown), labels.run()));
+    }
+    if !config.config_networks.is_empty() {
+        let managed = config.places.socket.is_some();
+        let networks = ConfigNetworks::new(config.config_networks.clone(), docker.clone(), managed);
+        supervisor.spawn("config networks", stoppable(until(shutdown), networks.run()));
     }
     if let Some(interval) = config.gc_interval {
         let collector = Collector::new(drivers, host, docker, config.gc_grace);
@@ -72,6 +88,11 @@ pub(super) fn spawn_policy(
     shutdown: &CancellationToken,
 ) {
     supervisor.spawn("policy", stoppable(shutdown.clone().cancelled_owned(), policy.run(inbox)));
+}
+
+/// Starts the task that keeps the packet filter's behaviour in step with FelixConfiguration.
+pub(super) fn spawn_tuning(supervisor: &mut Supervisor, tuning: TuningFeed, shutdown: &CancellationToken) {
+    supervisor.spawn("tuning", stoppable(shutdown.clone().cancelled_owned(), tuning.run()));
 }
 
 /// Starts the task that keeps the routes between nodes, if they are this plugin's.
@@ -187,7 +208,11 @@ async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &
 /// Tells the packet filter which bridges are Docker's: what leaves towards them is Docker's to decide.
 async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Dataplane) {
     let mut known = BTreeSet::new();
+    let mut events = None;
     loop {
+        if events.is_none() {
+            events = host.monitor().await.ok();
+        }
         let links =
             host.links().await.map(|links| links.into_iter().map(|link| link.name)).into_iter().flatten();
         let mut bridges: BTreeSet<String> = links.filter(|name| is_docker_bridge(name)).collect();
@@ -201,7 +226,34 @@ async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Dat
                 Err(error) => log::warn!("the packet filter does not know Docker's bridges: {error}"),
             }
         }
-        tokio::time::sleep(BRIDGES_EVERY).await;
+        until_bridges_change(&mut events).await;
+    }
+}
+
+/// Waits until a bridge comes, goes or changes, or for so long that names are to be looked up anyway. An engine up to 27
+/// protects a new bridge's containers from our packets only once the packet filter knows the bridge.
+async fn until_bridges_change(events: &mut Option<BoxStream<'static, HostEvent>>) {
+    let again = tokio::time::sleep(BRIDGES_EVERY);
+    tokio::pin!(again);
+    loop {
+        let event = async {
+            match events {
+                Some(events) => events.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut again => return,
+            event = event => match event {
+                Some(HostEvent::Link(change)) if change.link.kind.as_deref() != Some("bridge") => {}
+                Some(HostEvent::Link(_) | HostEvent::Resync) => return,
+                Some(_) => {}
+                None => {
+                    *events = None;
+                    return tokio::time::sleep(LONGEST_PAUSE).await;
+                }
+            },
+        }
     }
 }
 

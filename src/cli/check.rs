@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::bgp;
-use crate::config::{Config, Datastore, Environment, EtcdConfig};
+use crate::config::{Config, Datastore, Environment, EtcdConfig, Scope};
 use crate::dataplane::felix_programming;
 use crate::docker::DockerClient;
 use crate::model::{BgpPeerSpec, IpPoolSpec, Resource, key};
@@ -183,6 +183,11 @@ impl Report {
     }
 
     async fn docker(&mut self, config: &Config) {
+        if config.scope == Scope::Global {
+            let why = "global: virtual IPs of services reach nobody, as Docker balances load for its own drivers only; \
+                       create services with --endpoint-mode dnsrr";
+            self.say("scope", why);
+        }
         let socket = config.places.docker_socket();
         match DockerClient::new(&socket).networks().await {
             Ok(networks) => self.say("Docker", &format!("answers, {} networks", networks.len())),

@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod counters;
 mod ipam;
 mod migrate;
 mod node;
@@ -12,6 +13,7 @@ mod serve;
 mod session;
 mod table;
 mod target;
+mod trace;
 
 use crate::config::{Config, ConfigError, Environment, SETTINGS};
 use crate::resource::Verb;
@@ -57,6 +59,8 @@ enum Command {
     /// Tell which policy applies to a container, and what it decides
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Print the daemon's figures, as Prometheus reads them
+    Metrics,
     /// Tell how full pools are, who has an address and what is wrong; give back what nobody uses
     #[command(subcommand)]
     Ipam(ipam::Addresses),
@@ -97,6 +101,11 @@ async fn ask(command: Command, session: Session) -> Result<(), Failure> {
         Command::Create(arguments) => resources::write(session, Verb::Create, arguments).await,
         Command::Replace(arguments) => resources::write(session, Verb::Replace, arguments).await,
         Command::Delete(arguments) => resources::delete(session, arguments).await,
+        Command::Metrics => {
+            let page = session.daemon.metrics().await.map_err(|error| Failure::of(&error))?;
+            print(page.trim_end());
+            Ok(())
+        }
         Command::Label(arguments) => resources::label(session, arguments).await,
         Command::Policy(question) => policy::run(session, question).await,
         Command::Ipam(question) => ipam::run(session, question).await,

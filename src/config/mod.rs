@@ -5,17 +5,21 @@
 //! each. All of that is pure; `environment` is where the texts come from.
 
 mod environment;
+mod network;
 mod node;
 mod parse;
 mod read;
 mod settings;
 
 pub use environment::{Environment, Strings};
+pub use network::ConfigNetwork;
 pub use node::{Detection, NodeAddress, NodeAddressConfig, NodeConfig};
+pub use parse::parse_rate;
 pub use settings::{SETTINGS, Setting, settings_table};
 
 use crate::model::{Cidr, EncapMode, NodeName, RouterId};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -181,12 +185,24 @@ pub struct Config {
     pub forward_accept: bool,
     /// Whether routes between nodes are this plugin's.
     pub routes: bool,
+    /// How long Docker's word about one container's labels is waited for; `None` not to ask.
+    pub label_patience: Option<Duration>,
+    /// Config-only networks that this node is to have.
+    pub config_networks: Vec<ConfigNetwork>,
     /// Deadline of a call.
     pub request_timeout: Duration,
     /// Pause between two collections; `None` for never.
     pub gc_interval: Option<Duration>,
     /// Least age of what is collected.
     pub gc_grace: Duration,
+    /// What becomes of packets to the host, instead of what FelixConfiguration says; Drop, Return or Accept.
+    pub endpoint_to_host: Option<String>,
+    /// What lines of Log rules begin with, instead of what FelixConfiguration says.
+    pub log_prefix: Option<String>,
+    /// How many lines a Log rule writes, instead of what FelixConfiguration says, e.g. `10/second`.
+    pub log_rate: Option<String>,
+    /// Where metrics are served.
+    pub metrics_listen: Option<SocketAddr>,
     /// Where things are.
     pub places: Places,
 }

@@ -1,6 +1,7 @@
 //! From the text of one setting to its value; the error is what is expected instead. Pure.
 
 use crate::model::{Cidr, EncapMode, IpVersion};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 pub(super) fn parse_endpoints(text: &str) -> Result<Vec<String>, String> {
@@ -46,6 +47,56 @@ pub(super) fn parse_iface_prefix(text: &str) -> Result<String, String> {
     match plain && (1..=12).contains(&text.len()) {
         true => Ok(text.to_owned()),
         false => Err("1 to 12 letters or digits are expected".to_owned()),
+    }
+}
+
+/// Calico's words for what becomes of packets to the host.
+pub(super) fn parse_host_action(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Ok(None),
+        "Drop" | "Return" | "Accept" => Ok(Some(text.to_owned())),
+        _ => Err("Drop, Return or Accept is expected".to_owned()),
+    }
+}
+
+/// `10/second`, as Felix's `logActionRateLimit` and iptables' `limit` have it: a number, and in how many seconds.
+///
+/// # Errors
+/// What is expected instead.
+pub fn parse_rate(text: &str) -> Result<(u64, u64), String> {
+    let expected =
+        || "a number for each second, minute, hour or day is expected, such as 10/second".to_owned();
+    let (count, unit) = text.split_once('/').ok_or_else(expected)?;
+    let seconds = match unit.trim().to_lowercase().as_str() {
+        "s" | "sec" | "second" => 1,
+        "m" | "min" | "minute" => 60,
+        "h" | "hour" => 3600,
+        "d" | "day" => 86_400,
+        _ => return Err(expected()),
+    };
+    match count.trim().parse() {
+        Ok(count @ 1..) => Ok((count, seconds)),
+        _ => Err(expected()),
+    }
+}
+
+/// A rate, or none.
+pub(super) fn parse_log_rate(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Ok(None),
+        text => parse_rate(text).map(|_| Some(text.to_owned())),
+    }
+}
+
+/// A port of this host's localhost, or an address and a port.
+pub(super) fn parse_listen(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let port = text.parse::<u16>().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    match port.map_or_else(|_| text.parse(), Ok) {
+        Ok(address) if address.port() > 0 => Ok(Some(address)),
+        _ => Err("a port, or an address and a port such as 127.0.0.1:9476, is expected".to_owned()),
     }
 }
 

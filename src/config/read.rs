@@ -2,8 +2,8 @@
 
 use super::node::{parse_address, parse_as_number, parse_detection};
 use super::parse::{
-    parse_backend, parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_iface_prefix, parse_mtu,
-    parse_pool_cidr,
+    parse_backend, parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_host_action,
+    parse_iface_prefix, parse_listen, parse_log_rate, parse_mtu, parse_pool_cidr,
 };
 use super::{
     Config, ConfigError, Datastore, DefaultPool, Detection, EtcdConfig, EtcdMembers, HostDataplane,
@@ -164,6 +164,12 @@ impl<S: Strings> Reader<'_, S> {
                 "off" => Ok(false),
                 _ => Err("auto or off is expected".to_owned()),
             }),
+            label_patience: self.label_patience(),
+            config_networks: self.parse(
+                "CALICO_LIBNETWORK_CONFIG_NETWORKS",
+                Vec::new(),
+                super::network::parse_config_networks,
+            ),
             request_timeout: self.duration(
                 "CALICO_LIBNETWORK_REQUEST_TIMEOUT",
                 Duration::from_secs(1),
@@ -176,8 +182,18 @@ impl<S: Strings> Reader<'_, S> {
                 Duration::from_secs(10),
                 Duration::from_secs(86_400),
             ),
+            endpoint_to_host: self.parse("CALICO_LIBNETWORK_ENDPOINT_TO_HOST", None, parse_host_action),
+            log_prefix: self.optional("CALICO_LIBNETWORK_LOG_PREFIX"),
+            log_rate: self.parse("CALICO_LIBNETWORK_LOG_RATE", None, parse_log_rate),
+            metrics_listen: self.parse("CALICO_LIBNETWORK_METRICS_LISTEN", None, parse_listen),
             places: self.places(),
         }
+    }
+
+    fn label_patience(&mut self) -> Option<Duration> {
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(600));
+        let patience = self.duration("CALICO_LIBNETWORK_LABEL_POLL_TIMEOUT", least, most);
+        self.flag("CALICO_LIBNETWORK_LABEL_ENDPOINTS").then_some(patience)
     }
 
     fn node(&mut self) -> NodeConfig {

@@ -158,6 +158,21 @@ pub const SETTINGS: &[Setting] = &[
         "Routes, VXLAN devices and tunnel addresses for traffic between nodes: auto, or off where somebody else makes them",
     ),
     setting(
+        "CALICO_LIBNETWORK_LABEL_ENDPOINTS",
+        "true",
+        "Give endpoints the labels org.projectcalico.label.NAME=VALUE of their containers",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_LABEL_POLL_TIMEOUT",
+        "5s",
+        "How long Docker's word about one started container's labels is waited for",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_CONFIG_NETWORKS",
+        "",
+        "Config-only networks to create on this node, e.g. web-config,subnet=10.44.0.0/16,ipv6,subnet=fd00:44::/64,opt=KEY=VALUE;shop-config",
+    ),
+    setting(
         "CALICO_LIBNETWORK_REQUEST_TIMEOUT",
         "10s",
         "Time after which a call of Docker is answered with an error, 1s to 25s",
@@ -168,6 +183,26 @@ pub const SETTINGS: &[Setting] = &[
         "Time between two searches for endpoints and addresses that nobody owns; 0s: never",
     ),
     setting("CALICO_LIBNETWORK_GC_GRACE", "60s", "Least age of what is collected, 10s or more"),
+    setting(
+        "CALICO_LIBNETWORK_ENDPOINT_TO_HOST",
+        "",
+        "What becomes of packets from containers to their own host that policy allows: Drop, Return (the host's own rules decide) or Accept; empty: as FelixConfiguration says, else Return",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_LOG_PREFIX",
+        "",
+        "What lines of Log rules begin with; %t is the tier, %k the kind, %n the name, %p name with namespace; empty: as FelixConfiguration says, else calico-packet",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_LOG_RATE",
+        "",
+        "Most lines of one Log rule, e.g. 10/second; empty: as FelixConfiguration says, else no limit",
+    ),
+    setting(
+        "CALICO_LIBNETWORK_METRICS_LISTEN",
+        "",
+        "Port of 127.0.0.1, or address and port, at which /metrics is served; empty: nowhere but on the administrator's socket",
+    ),
     setting(
         "CALICO_NETWORKING_BACKEND",
         "none",

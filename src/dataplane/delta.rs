@@ -4,6 +4,12 @@ use super::render::Entries;
 use crate::nft::{Batch, Chain, Data, Element, ElementKey, Op, SetContents, SetData, Table, TableId};
 use std::collections::BTreeMap;
 
+/// Elements in one transaction, so that the kernel is done with it long before the deadline also on a busy host: some
+/// 50 ms on an idle one.
+pub(super) const MOST_ELEMENTS: usize = 20_000;
+/// Sets that are no larger are filled when a very large table is made.
+const SMALL_SET: usize = 1000;
+
 type Elements = BTreeMap<ElementKey, Option<Data>>;
 
 /// The batch from one state of some sets to another.
@@ -48,14 +54,10 @@ pub(super) struct Repair {
 /// switches elements and rules by one counter that each lookup reads anew (`nft_set_elem_active`), and is dropped.
 pub(super) fn repair(id: &TableId, desired: &Table, actual: Option<&Table>) -> Option<Repair> {
     let Some(actual) = actual else {
-        return Some(Repair {
-            batch: replacement(id, desired),
-            findings: vec!["the table was missing".to_owned()],
-            again: false,
-        });
+        return Some(replaced(id, desired, "the table was missing".to_owned()));
     };
     if let Some(finding) = conflict(desired, actual) {
-        return Some(Repair { batch: replacement(id, desired), findings: vec![finding], again: false });
+        return Some(replaced(id, desired, finding));
     }
     let mut repair = Repair { batch: Batch::new(id.clone()), findings: Vec::new(), again: false };
     repair.add_missing(desired, actual);
@@ -120,7 +122,10 @@ impl Repair {
 
     fn fix_elements(&mut self, desired: &Table, actual: &Table) {
         let none = Elements::new();
-        for (name, want) in &desired.sets {
+        // What leads to shapes comes last: endpoints open when all that their rules ask for is there.
+        let leads = |(_, want): &(&String, &SetContents)| want.set.data == SetData::Verdict;
+        let (maps, sets): (Vec<_>, Vec<_>) = desired.sets.iter().partition(leads);
+        for (name, want) in sets.into_iter().chain(maps) {
             let have = actual.sets.get(name).map_or(&none, |contents| &contents.elements);
             if *have != want.elements {
                 set_delta(&mut self.batch, name, have, &want.elements);
@@ -157,8 +162,27 @@ impl Repair {
     }
 }
 
+/// Makes the table anew. One that is too large for a transaction is made without what leads to endpoints and without
+/// large sets: until these are filled, the endpoints are closed.
+pub(super) fn replaced(id: &TableId, desired: &Table, finding: String) -> Repair {
+    let size: usize = desired.sets.values().map(|contents| contents.elements.len()).sum();
+    let again = size > MOST_ELEMENTS;
+    let batch = if again { replacement(id, &hollow(desired)) } else { replacement(id, desired) };
+    Repair { batch, findings: vec![finding], again }
+}
+
+fn hollow(desired: &Table) -> Table {
+    let mut table = desired.clone();
+    for contents in table.sets.values_mut() {
+        if contents.set.data == SetData::Verdict || contents.elements.len() > SMALL_SET {
+            contents.elements.clear();
+        }
+    }
+    table
+}
+
 /// The batch that makes the table right whatever stands there now: it is added (so that it exists), deleted and made.
-pub(super) fn replacement(id: &TableId, desired: &Table) -> Batch {
+fn replacement(id: &TableId, desired: &Table) -> Batch {
     let mut batch = Batch::new(id.clone());
     batch.ops = vec![Op::AddTable, Op::DeleteTable, Op::AddTable];
     batch.ops.extend(desired.sets.values().map(|contents| Op::AddSet(contents.set.clone())));

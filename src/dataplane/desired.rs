@@ -1,7 +1,7 @@
 //! What is desired: plain data, and how each verb changes it. Pure.
 
 use super::policy::PolicyState;
-use super::{DataplaneError, PoolNat, PortMap};
+use super::{DataplaneError, PoolNat, PortMap, Tuning};
 use crate::model::IfaceName;
 use crate::policy::Changes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,7 @@ pub(super) enum Verb {
     Publish(IfaceName, Vec<PortMap>),
     Revoke(IfaceName),
     Policy(Box<Changes>),
+    Tune(Box<Tuning>),
     RemoveAll,
     StandBack,
     TakeOver,
@@ -92,6 +93,7 @@ impl Desired {
             | Verb::RemoveAll
             | Verb::StandBack
             | Verb::TakeOver
+            | Verb::Tune(_)
             | Verb::Policy(_) => Vec::new(),
         }
     }
@@ -130,6 +132,7 @@ impl Desired {
             | Verb::RemoveAll
             | Verb::StandBack
             | Verb::TakeOver
+            | Verb::Tune(_)
             | Verb::Policy(_) => {}
         }
         None

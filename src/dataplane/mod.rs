@@ -21,13 +21,17 @@ mod error;
 mod felix;
 mod guard;
 mod legacy;
+mod nat;
 mod options;
 mod policy;
 mod port;
 mod render;
+mod repair;
 mod schedule;
+mod show;
 mod sources;
 mod standing;
+mod tuning;
 mod tunnel;
 mod worker;
 
@@ -35,6 +39,8 @@ pub use error::DataplaneError;
 pub use felix::{FelixProgramming, felix_programming};
 pub use options::{ForwardAccept, HostAction, LegacyTools, Marks, Options, Timing};
 pub use port::{PortMap, Protocol};
+pub use show::{RuleCount, endpoint_chains, published_ports, rule_counts, show_table};
+pub use tuning::{LogRate, LogTuning, NatTuning, Tuning};
 pub use worker::{Status, Worker};
 
 use crate::model::{Cidr, IfaceName};
@@ -120,6 +126,14 @@ impl Dataplane {
     /// As [`Dataplane::set_pools`].
     pub async fn set_docker_bridges(&self, bridges: &[IfaceName]) -> Result<(), DataplaneError> {
         self.ask(Verb::SetBridges(bridges.iter().cloned().collect())).await
+    }
+
+    /// Behaves like this from now on.
+    ///
+    /// # Errors
+    /// As [`Dataplane::set_pools`].
+    pub async fn tune(&self, tuning: Tuning) -> Result<(), DataplaneError> {
+        self.ask(Verb::Tune(Box::new(tuning))).await
     }
 
     /// Puts what changed about policy in force, with one switch. What [`crate::policy::Graph::flush`] gave must all

@@ -1,5 +1,6 @@
 //! Settings of the dataplane.
 
+use super::Tuning;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,15 @@ pub enum HostAction {
     Return,
     /// Accepted by our table; the host's own rules still see them, as nf_tables wants it.
     Accept,
+}
+
+impl HostAction {
+    /// By Calico's word.
+    #[must_use]
+    pub fn read(word: &str) -> Option<Self> {
+        let known = [("Drop", Self::Drop), ("Return", Self::Return), ("Accept", Self::Accept)];
+        known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(word)).map(|(_, action)| action)
+    }
 }
 
 /// Whether our packets are let through the FORWARD chains of iptables.
@@ -77,8 +87,8 @@ pub struct Timing {
 pub struct Options {
     /// Our bits of the mark.
     pub marks: Marks,
-    /// Packets to this host.
-    pub host_action: HostAction,
+    /// What can change while the filter is in force.
+    pub tuning: Tuning,
     /// FORWARD chains of iptables.
     pub forward_accept: ForwardAccept,
     /// The old iptables.
@@ -93,7 +103,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             marks: Marks { accept: 0x1_0000, pass: 0x2_0000 },
-            host_action: HostAction::Return,
+            tuning: Tuning::default(),
             forward_accept: ForwardAccept::Auto,
             legacy: LegacyTools {
                 iptables: PathBuf::from("/usr/sbin/iptables-legacy"),

@@ -13,7 +13,7 @@
 //! returning, and drops otherwise. An endpoint whose policy is not known has no elements: it is closed.
 
 use super::desired::{Desired, Part};
-use super::{HostAction, Options, PortMap, sources, tunnel};
+use super::{HostAction, NatTuning, Options, PortMap, nat, sources, tunnel};
 use crate::model::{Cidr, IfaceName, IpVersion};
 use crate::nft::{
     BaseChain, Chain, ChainKind, Data, DataType, ElementKey, Family, Hook, Rule, Set, SetContents, SetData,
@@ -41,12 +41,13 @@ const ICMPV6: &str = "icmpv6-to-host";
 
 /// Names of what exists once for each family.
 pub(super) struct Names {
-    family: Family,
-    masq: &'static str,
-    all: &'static str,
+    pub(super) family: Family,
+    pub(super) masq: &'static str,
+    pub(super) all: &'static str,
     pub(super) ports: &'static str,
     pub(super) ports_at: &'static str,
     pub(super) hairpin: &'static str,
+    pub(super) hosts: &'static str,
     address: DataType,
 }
 
@@ -57,6 +58,7 @@ const NAMES4: Names = Names {
     ports: "ports4",
     ports_at: "ports4-at",
     hairpin: "hairpin4",
+    hosts: "hosts4",
     address: DataType::Ipv4Addr,
 };
 
@@ -67,14 +69,28 @@ const NAMES6: Names = Names {
     ports: "ports6",
     ports_at: "ports6-at",
     hairpin: "hairpin6",
+    hosts: "hosts6",
     address: DataType::Ipv6Addr,
 };
 
 pub(super) const FAMILIES: [&Names; 2] = [&NAMES4, &NAMES6];
 
+/// The maps from interfaces to shapes.
+pub(super) const DISPATCH: [&str; 2] = [FROM_WL, TO_WL];
+
 /// Our table.
 pub(super) fn table_id() -> TableId {
     TableId::new(Family::Inet, "calico-docker")
+}
+
+/// The maps of published ports: name, family, and whether their keys begin with an address of the host.
+pub(super) fn port_maps() -> [(&'static str, Family, bool); 4] {
+    [
+        (NAMES4.ports, NAMES4.family, false),
+        (NAMES4.ports_at, NAMES4.family, true),
+        (NAMES6.ports, NAMES6.family, false),
+        (NAMES6.ports_at, NAMES6.family, true),
+    ]
 }
 
 /// The whole table as it should be.
@@ -83,7 +99,7 @@ pub(super) fn table(desired: &Desired, options: &Options) -> Table {
     for set in sets() {
         table.sets.insert(set.name.clone(), SetContents { set, elements: BTreeMap::new() });
     }
-    for entries in all_entries(desired) {
+    for entries in all_entries(desired).into_iter().chain([nat::hosts(&options.tuning.nat)]) {
         for (set, elements) in entries {
             if let Some(contents) = table.sets.get_mut(set) {
                 contents.elements.extend(elements);
@@ -225,6 +241,7 @@ fn sets() -> Vec<Set> {
         all.push(set(names.ports, &[protocol, port], target.clone(), false));
         all.push(set(names.ports_at, &[address, protocol, port], target, false));
         all.push(set(names.hairpin, &[address, address], SetData::None, false));
+        all.push(set(names.hosts, &[address], SetData::None, false));
     }
     all
 }
@@ -252,8 +269,15 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
 }
 
 fn rules(options: &Options) -> Vec<Rule> {
-    [prerouting(options), sources::rules(), published(), forward(options), input(options), postrouting()]
-        .concat()
+    [
+        prerouting(options),
+        sources::rules(),
+        published(),
+        forward(options),
+        input(options),
+        postrouting(&options.tuning.nat),
+    ]
+    .concat()
 }
 
 /// Nobody outside may bring our marks along, and no endpoint may send under another's address. Nor may one reach what
@@ -332,7 +356,7 @@ fn input(options: &Options) -> Vec<Rule> {
         host().jump("from-dispatch"),
         host().unmarked(options.marks.accept).drop_because("no rule accepted"),
     ];
-    match options.host_action {
+    match options.tuning.host_action {
         HostAction::Drop => rules.push(host().drop_because("DefaultEndpointToHostAction")),
         HostAction::Accept => rules.push(host().accept()),
         HostAction::Return => {}
@@ -342,18 +366,10 @@ fn input(options: &Options) -> Vec<Rule> {
 
 /// natOutgoing; and two cases of published ports in which the reply would not find its way back: the client is the
 /// container itself, or the host under its localhost address.
-fn postrouting() -> Vec<Rule> {
-    let rule = || Rule::in_chain("postrouting");
+fn postrouting(nat: &NatTuning) -> Vec<Rule> {
     let mut rules = Vec::new();
     for names in FAMILIES {
-        let f = names.family;
-        rules.push(
-            rule()
-                .family(f)
-                .address_in(f, true, names.masq, false)
-                .address_in(f, false, names.all, true)
-                .masquerade(),
-        );
+        rules.extend(nat::outgoing(names, nat));
         rules.push(hairpin(names));
     }
     rules.push(from_localhost());

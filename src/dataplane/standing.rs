@@ -19,8 +19,8 @@ impl Worker {
         if was || !self.active {
             return Ok(());
         }
-        let unhooked = beside::unhooked(&self.desired, &self.options);
-        let outcome = self.repair(&unhooked).await;
+        let unhooked = |worker: &Self| beside::unhooked(&worker.desired, &worker.options);
+        let outcome = self.repair(unhooked).await;
         // Should it fail, the next comparison takes all of it away in one step.
         let _ = self.checked(outcome).inspect_err(|error| log::info!("{error}; comparing the whole table"));
         let outcome = self.resync().await;

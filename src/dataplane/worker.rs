@@ -1,18 +1,16 @@
 //! The task that owns the state.
 
-use super::delta::{self, Repair};
+use super::delta;
 use super::desired::{Desired, Verb};
 use super::schedule::Schedule;
-use super::{DataplaneError, Options, Request, felix, guard, legacy, policy, render};
-use crate::nft::{Batch, Change, Monitor, NftError, Op, Socket, Table};
+use super::{DataplaneError, Options, Request, Tuning, felix, guard, legacy, policy, render};
+use crate::nft::{Batch, Change, Monitor, NftError, Op, Socket};
 use crate::policy::Changes;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often a repair is begun again because the ruleset changed under it, before the table is replaced blindly.
-const ATTEMPTS: u32 = 5;
 /// Pause before subscribing again after the subscription failed.
 const RESUBSCRIBE: Duration = Duration::from_secs(1);
 
@@ -27,6 +25,14 @@ pub struct Status {
     pub repairs: u64,
     /// What is wrong with the FORWARD chains; each is tried again.
     pub warnings: Vec<String>,
+    /// What the kernel does not take, each with what is denied therefore; it is tried again.
+    pub refused: Vec<String>,
+    /// Transactions that the kernel took, and those that it refused.
+    pub commits: u64,
+    /// Transactions that the kernel refused.
+    pub refusals: u64,
+    /// Endpoints that are open.
+    pub endpoints: usize,
 }
 
 /// The owner of the desired state, of the socket, and of the timers. See [`super::Dataplane::new`].
@@ -40,12 +46,14 @@ pub struct Worker {
     /// Whether Felix programs the host: see [`super::standing`].
     pub(super) standing: bool,
     socket: Option<Socket>,
-    table: Schedule,
+    pub(super) table: Schedule,
     guard: Schedule,
     /// Endpoints to open as soon as their policy is known, and until when that is waited for. Bounded by the callers,
     /// each of whom waits for one.
     waiting: Vec<(Request, Instant)>,
-    status: watch::Sender<Status>,
+    /// When what the kernel refused is tried again.
+    pub(super) retry: Instant,
+    pub(super) status: watch::Sender<Status>,
     /// Counts changes of tables in which Felix works.
     felix: watch::Sender<u64>,
 }
@@ -60,7 +68,8 @@ impl Worker {
         let (status, seen) = watch::channel(Status::default());
         let table = Schedule::new(now, options.timing.check);
         let guard = Schedule::new(now, options.timing.guard);
-        let desired = Desired::default();
+        let mut desired = Desired::default();
+        desired.policy.set_log(&options.tuning.log);
         (
             Self {
                 inbox,
@@ -72,6 +81,7 @@ impl Worker {
                 table,
                 guard,
                 waiting: Vec::new(),
+                retry: now,
                 status,
                 felix,
             },
@@ -215,6 +225,7 @@ impl Worker {
             Verb::StandBack => self.stand_back().await,
             Verb::TakeOver => self.take_over().await,
             Verb::Policy(changes) => self.change_policy(changes).await,
+            Verb::Tune(tuning) => self.tune(tuning).await,
             change => self.change(change).await,
         }
     }
@@ -243,6 +254,16 @@ impl Worker {
         outcome
     }
 
+    /// What differs by that is found by comparing.
+    async fn tune(&mut self, tuning: &Tuning) -> Result<(), DataplaneError> {
+        if self.options.tuning == *tuning {
+            return Ok(());
+        }
+        self.options.tuning.clone_from(tuning);
+        self.desired.policy.set_log(&tuning.log);
+        self.resync().await
+    }
+
     /// Records what changed about policy and commits it. If that fails, all is compared; if that fails too, the kernel
     /// keeps what it has, and it is tried again.
     async fn change_policy(&mut self, changes: &Changes) -> Result<(), DataplaneError> {
@@ -256,11 +277,24 @@ impl Worker {
                 return self.resync().await;
             }
         }
+        self.tell_refused();
         Ok(())
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), NftError> {
         let outcome = self.socket()?.commit(batch).await;
+        self.counted(outcome)
+    }
+
+    /// Counts a transaction; whoever waits for the status need not wake up for that.
+    pub(super) fn counted(&mut self, outcome: Result<(), NftError>) -> Result<(), NftError> {
+        let endpoints = self.desired.endpoints.len();
+        self.status.send_if_modified(|status| {
+            status.commits += u64::from(outcome.is_ok());
+            status.refusals += u64::from(matches!(outcome, Err(NftError::Refused { .. })));
+            status.endpoints = endpoints;
+            false
+        });
         self.checked(outcome)
     }
 
@@ -277,63 +311,6 @@ impl Worker {
             Some(socket) => Ok(socket),
             empty => Ok(empty.insert(Socket::open(self.options.timing.deadline)?)),
         }
-    }
-
-    /// Compares the table with what is desired, repairs it, and reports.
-    pub(super) async fn resync(&mut self) -> Result<(), DataplaneError> {
-        if !self.active {
-            self.table.done(Instant::now(), true);
-            return Ok(());
-        }
-        let outcome = self.repair(&self.wanted()).await;
-        let outcome = self.checked(outcome);
-        self.table.done(Instant::now(), outcome.is_ok());
-        let findings = outcome.as_ref().map(Vec::len).unwrap_or(0);
-        self.status.send_modify(|status| {
-            status.in_force = outcome.is_ok();
-            status.error = outcome.as_ref().err().map(ToString::to_string);
-            status.repairs += u64::from(findings > 0);
-        });
-        match outcome {
-            Ok(findings) => {
-                if !findings.is_empty() {
-                    log::info!("table {} put right: {}", render::table_id(), findings.join(", "));
-                }
-                Ok(())
-            }
-            Err(source) => Err(DataplaneError::Kernel { attempt: "put the packet filter in force", source }),
-        }
-    }
-
-    /// Gives what was found wrong and is right now.
-    pub(super) async fn repair(&mut self, desired: &Table) -> Result<Vec<String>, NftError> {
-        let id = render::table_id();
-        let mut findings = Vec::new();
-        for _ in 0..ATTEMPTS {
-            let socket = self.socket()?;
-            let (actual, generation) = socket.dump(&id).await?;
-            let Some(Repair { batch, findings: found, again }) = delta::repair(&id, desired, actual.as_ref())
-            else {
-                return Ok(findings);
-            };
-            match socket.commit_at(&batch, generation).await {
-                Ok(()) => {
-                    findings.extend(found);
-                    if !again {
-                        return Ok(findings);
-                    }
-                }
-                Err(NftError::Stale) => {}
-                Err(NftError::Refused { operation, why, .. }) => {
-                    log::info!("{operation}: {why}; replacing the whole table");
-                    findings.extend(found);
-                    break;
-                }
-                Err(other) => return Err(other),
-            }
-        }
-        self.socket()?.commit(&delta::replacement(&id, desired)).await?;
-        Ok(findings)
     }
 
     /// Looks at the FORWARD chains of both families and both kinds of iptables. Failures become warnings.

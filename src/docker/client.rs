@@ -1,11 +1,15 @@
-//! GET requests over the engine's Unix socket, each with a deadline and a bounded answer.
+//! Requests over the engine's Unix socket, each with a deadline and a bounded answer.
 
-use super::types::{ContainerSummary, DockerNetwork, ManagedPlugin};
+use super::events::{self, ContainerEvents};
+use super::types::{ContainerDetail, ContainerSummary, DockerNetwork, ManagedPlugin};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use hyperlocal::{UnixConnector, Uri};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,15 +25,34 @@ const MAX_ANSWER: usize = 256 << 20;
 pub struct DockerError {
     path: String,
     socket: PathBuf,
+    /// What the engine answered with, if it answered.
+    status: Option<StatusCode>,
     why: String,
+}
+
+impl DockerError {
+    /// Whether the engine says that there is no such thing.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.status == Some(StatusCode::NOT_FOUND)
+    }
+
+    /// Whether the engine says that there is one already.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.status == Some(StatusCode::CONFLICT)
+    }
 }
 
 /// Asks one engine.
 #[derive(Debug, Clone)]
 pub struct DockerClient {
     socket: PathBuf,
-    client: Client<UnixConnector, Empty<Bytes>>,
+    client: Client<UnixConnector, Full<Bytes>>,
 }
+
+/// An answer that is no success, or none.
+type Failure = (Option<StatusCode>, String);
 
 impl DockerClient {
     /// A client of the engine behind `socket`; nothing is dialled yet.
@@ -45,9 +68,35 @@ impl DockerClient {
         self.get("/containers/json?all=1").await
     }
 
+    /// One container as it is now; the engine waits with its answer until a start that is under way is done. `None` if
+    /// it is gone. The caller sets the deadline.
+    pub async fn container(&self, id: &str) -> Result<Option<ContainerSummary>, DockerError> {
+        match self.get::<ContainerDetail>(&format!("/containers/{id}/json")).await {
+            Ok(detail) => Ok(Some(detail.summary())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// IDs of containers as they are started, renamed and attached to networks, from now on.
+    pub async fn container_events(&self) -> Result<ContainerEvents, DockerError> {
+        let request = self.request(Method::GET, events::PATH, Bytes::new())?;
+        let answer = tokio::time::timeout(DEADLINE, self.send(request)).await;
+        let answer = answer.unwrap_or_else(|_| Err(late())).map_err(|why| self.failed(events::PATH, why))?;
+        Ok(ContainerEvents::new(answer.into_body()))
+    }
+
     /// All networks that this engine knows.
     pub async fn networks(&self) -> Result<Vec<DockerNetwork>, DockerError> {
         self.get("/networks").await
+    }
+
+    /// Creates a network from what `POST /networks/create` takes.
+    pub async fn create_network(&self, wanted: &impl Serialize) -> Result<(), DockerError> {
+        let path = "/networks/create";
+        let body = serde_json::to_vec(wanted).map_err(|e| self.failed(path, (None, e.to_string())))?;
+        let request = self.request(Method::POST, path, body.into())?;
+        self.ask(path, request).await.map(drop)
     }
 
     /// All managed plugins.
@@ -62,27 +111,52 @@ impl DockerClient {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, DockerError> {
-        let failed = |why: String| DockerError { path: path.to_owned(), socket: self.socket.clone(), why };
-        let answer = tokio::time::timeout(DEADLINE, self.fetch(path)).await;
-        let body = answer
-            .map_err(|_| failed(format!("no answer within {} s", DEADLINE.as_secs())))?
-            .map_err(&failed)?;
-        serde_json::from_slice(&body).map_err(|error| failed(format!("the answer cannot be read: {error}")))
+        let body = self.ask(path, self.request(Method::GET, path, Bytes::new())?).await?;
+        let unreadable = |error| self.failed(path, (None, format!("the answer cannot be read: {error}")));
+        serde_json::from_slice(&body).map_err(unreadable)
     }
 
-    async fn fetch(&self, path: &str) -> Result<Bytes, String> {
-        let answer = self.client.get(Uri::new(&self.socket, path).into()).await.map_err(|error| {
+    fn failed(&self, path: &str, (status, why): Failure) -> DockerError {
+        DockerError { path: path.to_owned(), socket: self.socket.clone(), status, why }
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, DockerError> {
+        let uri: hyper::Uri = Uri::new(&self.socket, path).into();
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("Content-Type", "application/json")
+            .body(body.into());
+        request.map_err(|error| self.failed(path, (None, error.to_string())))
+    }
+
+    /// The whole answer to a request, within the deadline.
+    async fn ask(&self, path: &str, request: Request<Full<Bytes>>) -> Result<Bytes, DockerError> {
+        let whole = async {
+            let body = Limited::new(self.send(request).await?.into_body(), MAX_ANSWER).collect().await;
+            body.map(|body| body.to_bytes()).map_err(|error| (None, error.to_string()))
+        };
+        let answer = tokio::time::timeout(DEADLINE, whole).await;
+        answer.unwrap_or_else(|_| Err(late())).map_err(|why| self.failed(path, why))
+    }
+
+    /// The beginning of an answer that is a success.
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        let answer = self.client.request(request).await.map_err(|error| {
             // hyper's own text is "client error (Connect)"; the cause says what happened.
-            std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            (None, cause.unwrap_or_else(|| error.to_string()))
         })?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|error| error.to_string())?;
-        match status.is_success() {
-            true => Ok(body.to_bytes()),
-            false => Err(format!("status {status}: {}", String::from_utf8_lossy(&body.to_bytes()))),
+        if status.is_success() {
+            return Ok(answer);
         }
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
+        Err((Some(status), format!("status {status}: {}", text.unwrap_or_else(|error| error.to_string()))))
     }
+}
+
+fn late() -> Failure {
+    (None, format!("no answer within {} s", DEADLINE.as_secs()))
 }

@@ -5,7 +5,12 @@
 //! importing this module.
 
 mod client;
+mod events;
 mod types;
 
 pub use client::{DockerClient, DockerError};
-pub use types::{Attachment, ContainerSummary, DockerNetwork, ManagedPlugin, NetworkIpam, NetworkPrefix};
+pub use events::ContainerEvents;
+pub use types::{
+    Attachment, ContainerConfig, ContainerDetail, ContainerSummary, DockerNetwork, ManagedPlugin,
+    NetworkIpam, NetworkPrefix,
+};

@@ -13,6 +13,8 @@ pub struct ContainerSummary {
     pub names: Option<Vec<String>>,
     /// `running`, `created`, `exited`, `paused`, `restarting`, `removing` or `dead`.
     pub state: String,
+    /// Its labels: its own, compose's, and a swarm task's `--container-label`s.
+    pub labels: Option<BTreeMap<String, String>>,
     /// Its networks.
     pub network_settings: Option<NetworkSettings>,
 }
@@ -81,6 +83,42 @@ impl ContainerSummary {
     }
 }
 
+/// One container, from `GET /containers/ID/json`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ContainerDetail {
+    /// Container ID.
+    pub id: String,
+    /// Its name, with a `/` in front.
+    pub name: String,
+    /// What it was made from.
+    pub config: Option<ContainerConfig>,
+    /// Its networks.
+    pub network_settings: Option<NetworkSettings>,
+}
+
+/// The part of a container's configuration that is read here.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ContainerConfig {
+    /// Its labels.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+impl ContainerDetail {
+    /// The same as an entry of the list of containers.
+    #[must_use]
+    pub fn summary(self) -> ContainerSummary {
+        ContainerSummary {
+            id: self.id,
+            names: Some(vec![self.name]),
+            state: String::new(),
+            labels: self.config.unwrap_or_default().labels,
+            network_settings: self.network_settings,
+        }
+    }
+}
+
 /// One network, from `GET /networks`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -88,6 +126,9 @@ pub struct DockerNetwork {
     /// Network ID.
     #[serde(rename = "Id")]
     pub id: String,
+    /// Network name.
+    #[serde(rename = "Name")]
+    pub name: String,
     /// Driver name.
     #[serde(rename = "Driver")]
     pub driver: String,
@@ -124,6 +165,9 @@ pub struct NetworkIpam {
 pub struct NetworkPrefix {
     /// Prefix.
     pub subnet: String,
+    /// `--ip-range`.
+    #[serde(rename = "IPRange")]
+    pub ip_range: String,
     /// Gateway, with or without prefix length.
     pub gateway: String,
     /// `--aux-address`.
@@ -136,6 +180,8 @@ pub struct NetworkPrefix {
 pub struct ManagedPlugin {
     /// Name with tag: what networks call their driver.
     pub name: String,
+    /// Whether it runs.
+    pub enabled: bool,
     /// Its manifest.
     pub config: PluginManifest,
 }
@@ -146,6 +192,17 @@ pub struct ManagedPlugin {
 pub struct PluginManifest {
     /// What it runs.
     pub entrypoint: Option<Vec<String>>,
+}
+
+/// What this plugin runs as in a managed plugin; tells under which name the engine knows it.
+const ENTRYPOINT: &str = "/calico-libnetwork";
+
+impl ManagedPlugin {
+    /// Whether it is this plugin, under whatever name.
+    #[must_use]
+    pub fn is_this(&self) -> bool {
+        self.config.entrypoint.iter().flatten().next().is_some_and(|word| word == ENTRYPOINT)
+    }
 }
 
 impl DockerNetwork {

@@ -5,6 +5,7 @@ use super::error::{DriverError, refused};
 use super::locks::Key;
 use super::pool::containing;
 use super::pool_id::PoolId;
+use super::swarm::held_for_swarm;
 use crate::ipam::{AutoAssign, Expect, IpamError, Owner};
 use crate::model::{Cidr, HandleId, NodeName};
 use crate::protocol::{AddressAnswer, Options, ReleaseAddress, RequestAddress};
@@ -37,11 +38,24 @@ impl Drivers {
 
     pub(super) async fn request_address(&self, call: &RequestAddress) -> Result<AddressAnswer, DriverError> {
         let id = PoolId::parse(&call.pool_id)?;
+        // With scope `global` the nodes of a swarm repeat the gateway that the leader was told.
+        if let Some(next_hop) = call.address.parse().ok().filter(|ip| call.is_gateway() && is_link_local(*ip))
+        {
+            return Ok(answer(next_hop));
+        }
         let wanted = parse_wanted(&call.address, id)?;
         let ip = match (call.is_gateway(), wanted) {
             // Shown by Docker and without effect: the next hop is link-local, and no address is spent on it.
             (true, Some(gateway)) => return Ok(answer_in(gateway, id.subnet())),
             (true, None) => return Ok(answer(super::plan::next_hop(id.version(), 1))),
+            (false, Some(ip)) if call.is_of_swarm_leader() => {
+                let _held = self.locks.hold(Key::Address(ip)).await;
+                self.assign_for_swarm(ip).await?;
+                ip
+            }
+            (false, None) if call.is_of_swarm_leader() => {
+                self.any_for_swarm(self.any_of(id, None).await?).await?
+            }
             (false, Some(ip)) => {
                 let _held = self.locks.hold(Key::Address(ip)).await;
                 self.assign(ip, call.endpoint_name()).await?;
@@ -71,6 +85,12 @@ impl Drivers {
     }
 
     async fn auto_assign(&self, id: PoolId, container: Option<&str>) -> Result<IpAddr, DriverError> {
+        let request = self.any_of(id, container).await?;
+        Ok(self.ipam.auto_assign(&request).await?)
+    }
+
+    /// The request for any address of a pool.
+    async fn any_of(&self, id: PoolId, container: Option<&str>) -> Result<AutoAssign, DriverError> {
         let (pool, within) = match id {
             PoolId::Any(_) => (None, None),
             PoolId::Subnet { subnet, range } => {
@@ -81,8 +101,7 @@ impl Drivers {
                 (Some(pool.spec.cidr), Some(range.unwrap_or(subnet)))
             }
         };
-        let request = AutoAssign { version: id.version(), pool, within, owner: self.new_owner(container)? };
-        Ok(self.ipam.auto_assign(&request).await?)
+        Ok(AutoAssign { version: id.version(), pool, within, owner: self.new_owner(container)? })
     }
 
     /// This very address. One that this node holds and no endpoint has taken is the answer to a call whose first
@@ -104,11 +123,12 @@ impl Drivers {
         }
     }
 
-    /// Whether this plugin holds an address on this node for nobody.
+    /// Whether this plugin holds an address for nobody on this node, or for a task of the swarm.
     async fn is_unclaimed(&self, ip: IpAddr) -> Result<bool, DriverError> {
         let prefix = handle_prefix(&self.options.node);
         let Some(allocation) = self.ipam.lookup(ip).await? else { return Ok(true) };
-        let ours = allocation.handle.as_deref().is_some_and(|handle| handle.starts_with(&prefix));
+        let ours = allocation.handle.as_deref().is_some_and(|handle| handle.starts_with(&prefix))
+            || held_for_swarm(&allocation).is_some();
         let auxiliary = self.networks().await?.iter().any(|network| network.has_aux(ip));
         Ok(ours && !auxiliary && self.endpoints.owner_of(ip).is_none())
     }
@@ -150,7 +170,9 @@ impl Drivers {
                 Ok(())
             }
             Err(error @ IpamError::NotOwner { .. }) => {
-                log::warn!("{ip} is not released: {error}");
+                if !self.release_for_swarm(ip).await? {
+                    log::warn!("{ip} is not released: {error}");
+                }
                 Ok(())
             }
             Err(error) => Err(error.into()),

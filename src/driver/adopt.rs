@@ -2,7 +2,7 @@
 
 use super::error::DriverError;
 use super::{Drivers, parse_alias};
-use crate::model::EndpointId;
+use crate::model::{EndpointId, NetworkId};
 use crate::protocol::{CreateEndpoint, CreateNetwork};
 use std::collections::BTreeSet;
 
@@ -18,9 +18,13 @@ impl Drivers {
     }
 
     /// Takes up the endpoint of a running container again: its addresses, its WorkloadEndpoint, and its interface, which
-    /// tells where it is joined. One whose interface is gone or is not ours is left to Docker.
+    /// tells where it is joined. One whose interface is gone or is not ours is left to Docker. One that the Go plugin made is
+    /// taken over.
     pub async fn adopt_endpoint(&self, call: &CreateEndpoint) -> Result<bool, DriverError> {
         let id = EndpointId::new(&call.endpoint_id)?;
+        if let Some(known) = self.endpoints.get(&id) {
+            return self.take_over_endpoint(known, &NetworkId::new(&call.network_id)?).await;
+        }
         let aliases = self.host.links().await?.into_iter().filter_map(|link| link.alias);
         let ours = aliases.filter_map(|alias| parse_alias(&alias)).find(|(owner, _)| *owner == id);
         let Some((_, sandbox)) = ours else { return Ok(false) };

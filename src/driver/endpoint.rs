@@ -3,9 +3,10 @@
 use super::error::{DriverError, refused};
 use super::index::LocalEndpoint;
 use super::locks::Key;
-use super::options::EndpointOptions;
+use super::options::{EndpointOptions, check_reserved};
 use super::plan::EndpointPlan;
 use super::record::{IpamKind, NetworkRecord};
+use super::swarm::held_for_swarm;
 use super::{Drivers, new_metadata, plan};
 use crate::ipam::IpamError;
 use crate::model::{
@@ -25,6 +26,10 @@ impl Drivers {
         let _held = self.locks.hold(Key::Endpoint(id.clone())).await;
         let network = self.network(&network).await?;
         let plan = plan_endpoint(call, id)?;
+        if !plan.labels.is_empty() {
+            let reserved = self.go_labels().await?;
+            plan.labels.keys().try_for_each(|label| check_reserved(label, &reserved))?;
+        }
         if let Some(existing) = self.endpoints.get(&plan.id) {
             return repeated(&existing, &plan, &network, call);
         }
@@ -63,7 +68,11 @@ impl Drivers {
             return Ok(());
         }
         let node = self.options.node.as_str();
-        match self.ipam.lookup(ip).await? {
+        let allocation = self.ipam.lookup(ip).await?;
+        if let Some(held) = allocation.as_ref().and_then(held_for_swarm) {
+            return self.take_from_swarm(ip, &held).await;
+        }
+        match allocation {
             Some(allocation) if allocation.node() == Some(node) => Ok(()),
             Some(allocation) => Err(refused(format!(
                 "{ip} is already in use on node {}",

@@ -8,17 +8,23 @@
 //! network.rs   CreateNetwork, DeleteNetwork      endpoint.rs  CreateEndpoint, DeleteEndpoint
 //! sandbox.rs   Join, Leave                       ports.rs     Program-, RevokeExternalConnectivity
 //! siblings.rs  several networks, one container   collect.rs    what the collector may ask
-//!                                               plan.rs, options.rs, pool_id.rs, record.rs: pure
+//! container.rs what a container's kernel knows   swarm.rs      addresses that swarm's leader takes
+//! adopt.rs     what Docker has and we lost       go_plugin.rs  what the Go plugin left
+//! label.rs     labels of containers              plan.rs, merge.rs, options.rs, pool_id.rs, record.rs: pure
 //! ```
 
 mod address;
 mod adopt;
 mod collect;
+mod container;
 mod endpoint;
 mod error;
 mod firewall;
+mod go_plugin;
 mod index;
+mod label;
 mod locks;
+mod merge;
 mod network;
 mod options;
 mod plan;
@@ -29,12 +35,14 @@ mod profile;
 mod record;
 mod sandbox;
 mod siblings;
+mod swarm;
 mod uplink;
 
 pub use address::handle_prefix;
 pub use error::DriverError;
 pub use firewall::{Firewall, PoolNat, PublishedPort};
 pub use index::{LocalEndpoint, Sandbox};
+pub use merge::ContainerFacts;
 pub use profile::release_node as release_profiles_of;
 
 use crate::ipam::Ipam;

@@ -39,7 +39,8 @@ impl Drivers {
     pub(super) async fn create_network(&self, call: &CreateNetwork) -> Result<(), DriverError> {
         let id = NetworkId::new(&call.network_id)?;
         let _held = self.locks.hold(Key::Network(id.clone())).await;
-        let record = self.plan_network(call, &id)?;
+        let mut record = self.plan_network(call, &id)?;
+        self.take_over_network(&mut record).await?;
         let known = self.known_network(&id).await?;
         let _pools = self.locks.hold(Key::Pools).await;
         match record.ipam {
@@ -134,6 +135,7 @@ impl Drivers {
             id: id.clone(),
             profile: options.profile.unwrap_or_else(|| plan::profile_name(id)),
             own_profile,
+            go_label: None,
             ipam,
             internal: call.internal(),
             mtu: options.mtu,

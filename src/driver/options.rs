@@ -3,7 +3,7 @@
 use super::error::{DriverError, refused};
 use crate::model::IfaceName;
 use crate::protocol::Options;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// MTU of the network's container interfaces.
 const MTU: &str = "com.docker.network.driver.mtu";
@@ -11,8 +11,9 @@ const MTU: &str = "com.docker.network.driver.mtu";
 const IFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
 /// A profile that networks of several hosts share, instead of one of the network's own.
 const PROFILE: &str = "org.projectcalico.profile";
-/// `driver-opt=org.projectcalico.label.role=db` at an endpoint: a label before the first packet.
-const LABEL_PREFIX: &str = "org.projectcalico.label.";
+/// `driver-opt=org.projectcalico.label.role=db` at an endpoint: a label before the first packet. A label of this name at a
+/// container: the same for all its endpoints, a moment after the start.
+pub(super) const LABEL_PREFIX: &str = "org.projectcalico.label.";
 /// `driver-opt=com.docker.network.endpoint.ifname=eth7`: the interface's name in the container.
 const IFNAME: &str = "com.docker.network.endpoint.ifname";
 /// What engines send of themselves, or carry out themselves: exposed ports, DNS servers, sysctls, the MAC address.
@@ -118,7 +119,8 @@ impl EndpointOptions {
     }
 }
 
-fn check_label(label: &str, value: &str) -> Result<(), DriverError> {
+/// Whether a user can set a label, to this value.
+pub(super) fn check_label(label: &str, value: &str) -> Result<(), DriverError> {
     if RESERVED_LABELS.iter().any(|prefix| label.starts_with(prefix)) || label.contains(".projectcalico.org/")
     {
         return Err(refused(format!("label {label} is reserved: Calico or this plugin sets it")));
@@ -135,6 +137,14 @@ fn check_label(label: &str, value: &str) -> Result<(), DriverError> {
         false => Err(refused(format!(
             "label {label}={value:?}: a value has at most {LABEL_MAX} letters, digits, '-', '_' and '.'"
         ))),
+    }
+}
+
+/// Whether a label is none of those by which endpoints of networks of the Go plugin know each other.
+pub(super) fn check_reserved(label: &str, reserved: &BTreeSet<String>) -> Result<(), DriverError> {
+    match reserved.contains(label) {
+        true => Err(refused(format!("label {label} is reserved: the endpoints of a network have it"))),
+        false => Ok(()),
     }
 }
 

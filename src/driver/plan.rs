@@ -200,6 +200,7 @@ mod tests {
             id: NetworkId::new(&"ab12".repeat(16)).unwrap(),
             profile: "web".to_owned(),
             own_profile: false,
+            go_label: None,
             ipam,
             internal,
             mtu: None,

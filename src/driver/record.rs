@@ -44,6 +44,9 @@ pub(super) struct NetworkRecord {
     pub(super) profile: String,
     /// Whether the profile was made for this network by the driver.
     pub(super) own_profile: bool,
+    /// The label by which the endpoints of a network that the Go plugin made know each other; nobody else may have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) go_label: Option<String>,
     /// Whose IPAM.
     pub(super) ipam: IpamKind,
     /// `--internal`.

@@ -9,22 +9,12 @@ use crate::protocol::{CreateEndpoint, CreateNetwork, EndpointInterface, GENERIC_
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// What this plugin runs as in a managed plugin; tells under which name the engine knows it.
-const ENTRYPOINT: &str = "/calico-libnetwork";
 /// The names of the v1 plugins.
 const V1_NAMES: [&str; 2] = ["calico", "calico-ipam"];
 
 /// Under which names this engine knows this plugin.
 pub(super) fn own_names(plugins: &[ManagedPlugin]) -> BTreeSet<String> {
-    let ours = |plugin: &&ManagedPlugin| {
-        plugin
-            .config
-            .entrypoint
-            .as_ref()
-            .and_then(|words| words.first())
-            .is_some_and(|word| word == ENTRYPOINT)
-    };
-    let managed = plugins.iter().filter(ours).map(|plugin| plugin.name.clone());
+    let managed = plugins.iter().filter(|plugin| plugin.is_this()).map(|plugin| plugin.name.clone());
     managed.chain(V1_NAMES.map(str::to_owned)).collect()
 }
 

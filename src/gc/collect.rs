@@ -129,11 +129,12 @@ impl Collector {
         let names = adopt::own_names(&listing.plugins);
         let known = self.drivers.known_networks().await?;
         let networks = adopt::networks(&listing.networks, &names, &known, ADDRESS_SPACE);
-        let ours: BTreeSet<String> =
+        let in_ours: BTreeSet<String> =
             networks.iter().map(|call| call.network_id.clone()).chain(known).collect();
-        let known: BTreeSet<String> =
-            self.drivers.local_endpoints().into_iter().map(|endpoint| endpoint.id.to_string()).collect();
-        let endpoints = adopt::endpoints(&listing.containers, &ours, &known);
+        // The Go plugin wrote no network: its endpoints are taken over like those that were lost.
+        let ours = |endpoint: LocalEndpoint| endpoint.network.map(|_| endpoint.id.to_string());
+        let known: BTreeSet<String> = self.drivers.local_endpoints().into_iter().filter_map(ours).collect();
+        let endpoints = adopt::endpoints(&listing.containers, &in_ours, &known);
         let ids = networks
             .iter()
             .map(|call| &call.network_id)

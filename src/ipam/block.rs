@@ -238,13 +238,17 @@ impl Block {
             }
             // An ordinal that stands in neither list is free all the same: the damage heals when it is taken.
             (None, Some(Standing::Free)) => {
-                if let Some(ordinal) = self.ordinal(ip) {
-                    self.give(ordinal, owner);
-                }
+                self.ordinal(ip).into_iter().for_each(|ordinal| self.give(ordinal, owner));
                 Ok(())
             }
             (None, standing) => Err(standing),
         }
+    }
+
+    /// Gives an address that somebody holds to another owner.
+    pub fn hand_over(&mut self, ip: IpAddr, owner: &AllocationAttribute) {
+        self.ordinal(ip).into_iter().for_each(|ordinal| self.give(ordinal, owner));
+        self.compact();
     }
 
     /// Adds an attribute to a held address; false if it has it already, or nobody holds it.
@@ -253,8 +257,8 @@ impl Block {
         let index = self.doc.allocations.get(ordinal).copied().flatten();
         let owner = index.and_then(|index| self.doc.attributes.get(index)).cloned();
         let Some(mut owner) = owner.filter(|owner| owner.released_at.is_none()) else { return false };
-        let former = owner.secondary.get_or_insert_default().insert(name.to_owned(), value.to_owned());
-        if former.as_deref() == Some(value) {
+        let attributes = owner.secondary.get_or_insert_default();
+        if attributes.insert(name.to_owned(), value.to_owned()).as_deref() == Some(value) {
             return false;
         }
         self.point(ordinal, &owner);

@@ -12,7 +12,7 @@
 //! | `reader` | reads; with etcd a replica answers from memory |
 //! | `regions` | what that replica keeps |
 //! | `affinity` | claims blocks for this node and gives them up |
-//! | `allocator`, `annotate`, `assign`, `release`, `usage` | the operations |
+//! | `allocator`, `annotate`, `assign`, `rehome`, `release`, `usage` | the operations |
 //! | `facts`, `audit` | decide: what is wrong with all of it (`ipam check`) |
 //! | `queue` | serves many requests of this process with one write |
 //!
@@ -35,6 +35,7 @@ mod pools;
 mod queue;
 mod reader;
 mod regions;
+mod rehome;
 mod release;
 mod reserved;
 mod search;
@@ -184,6 +185,17 @@ impl Ipam {
     pub async fn release(&self, ip: IpAddr, expect: &Expect) -> Result<Released, IpamError> {
         let request = (ip, expect.clone());
         self.queues.submit(IpVersion::of(ip), |reply| Job::Release(request, reply)).await
+    }
+
+    /// Hands an address that is held over to another owner and this node, if it is held under `from` (`None`: under no
+    /// handle); false, and no change, if it is not.
+    pub async fn rehome(
+        &self,
+        ip: IpAddr,
+        from: Option<&HandleId>,
+        owner: &Owner,
+    ) -> Result<bool, IpamError> {
+        self.engine.rehome(ip, from, owner).await
     }
 
     /// Releases every address of a handle, on whichever node, and the handle. Returns the addresses; none if there is

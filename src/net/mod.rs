@@ -9,6 +9,7 @@
 mod address;
 mod beside;
 mod conntrack;
+mod container;
 mod endpoint;
 mod error;
 pub mod faulty;
@@ -22,12 +23,14 @@ mod next_hop;
 mod remote;
 mod route;
 mod rtnl;
+mod rule;
 mod siblings;
 mod sysctl;
 mod vxlan;
 mod worker;
 
 pub use address::HostAddress;
+pub use container::{ContainerEndpoint, program_container};
 pub use error::NetError;
 pub use kernel::KernelHost;
 pub use link::Link;

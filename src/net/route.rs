@@ -76,7 +76,7 @@ impl RouteKind {
     }
 }
 
-fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+pub(crate) fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
         RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
@@ -85,7 +85,7 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 /// The table of a route: the header's byte holds 252 (`RT_TABLE_COMPAT`) for tables beyond 255.
-fn table_of(message: &RouteMessage) -> u32 {
+pub(crate) fn table_of(message: &RouteMessage) -> u32 {
     let attribute = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(*table),
         _ => None,
@@ -126,14 +126,14 @@ pub(crate) fn decode(message: &RouteMessage) -> Vec<HostRoute> {
     hops.into_iter().map(route).collect()
 }
 
-fn device_of(attributes: &[RouteAttribute]) -> Option<u32> {
+pub(crate) fn device_of(attributes: &[RouteAttribute]) -> Option<u32> {
     attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
     })
 }
 
-fn gateway_of(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+pub(crate) fn gateway_of(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(address) => ip_of(address),
         RouteAttribute::Via(via) => match via {

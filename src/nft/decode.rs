@@ -4,7 +4,7 @@
 //! empty type: a comparison then finds them different, and nothing is misread.
 
 use super::attr::{Reader, text};
-use super::encode_expr::RANDOM_FULLY;
+use super::encode_expr::{PROTO_SPECIFIED, RANDOM_FULLY};
 use super::wire::{self, chain, data, elem, rule, set, table};
 use super::{
     BaseChain, Chain, ChainKind, CmpOp, CtKey, Data, DataType, Element, ElementKey, Expr, Family, FibResult,
@@ -255,11 +255,8 @@ fn action(name: &str, inner: Reader<'_>) -> Option<Expr> {
             number => Expr::Load { dreg: Reg::from_number(number)?, data: value(inner, 2)? },
         },
         "counter" => Expr::Counter { packets: inner.u64(2)?, bytes: inner.u64(1)? },
-        "masq" if inner.u32(2).is_none() => match inner.u32(1).unwrap_or(0) {
-            0 => Expr::Masquerade { random: false },
-            RANDOM_FULLY => Expr::Masquerade { random: true },
-            _ => return None,
-        },
+        "masq" => masquerade(inner)?,
+        "limit" => limit(inner)?,
         "nat" => nat(inner)?,
         "fib" => Expr::Fib {
             dreg: reg(inner, 1)?,
@@ -273,6 +270,20 @@ fn action(name: &str, inner: Reader<'_>) -> Option<Expr> {
         }
         _ => return None,
     })
+}
+
+fn masquerade(inner: Reader<'_>) -> Option<Expr> {
+    let flags = inner.u32(1).unwrap_or(0);
+    let ports = reg(inner, 2).map(|first| (first, reg(inner, 3).unwrap_or(first)));
+    let known = flags & !(RANDOM_FULLY | PROTO_SPECIFIED) == 0;
+    known.then_some(Expr::Masquerade { random: flags & RANDOM_FULLY != 0, ports })
+}
+
+/// Of packets, and for those below the limit.
+fn limit(inner: Reader<'_>) -> Option<Expr> {
+    let plain = inner.u32(4).unwrap_or(0) == 0 && inner.u32(5).unwrap_or(0) == 0;
+    let expr = Expr::Limit { rate: inner.u64(1)?, seconds: inner.u64(2)?, burst: inner.u32(3)? };
+    plain.then_some(expr)
 }
 
 fn lookup(inner: Reader<'_>) -> Option<Expr> {
@@ -356,7 +367,7 @@ mod tests {
             let message = Message { kind: 0, flags: 0xffff, seq: 0, port: 0, payload: &bytes };
             let _ = (error(&message), table(&message).is_ok(), chain(&message).is_ok(), rule(&message).is_ok());
             let _ = (set(&message).is_ok(), elements(&message).is_ok(), comment(&bytes));
-            for name in ["meta", "cmp", "range", "bitwise", "payload", "ct", "lookup", "immediate", "nat", "log", "match"] {
+            for name in ["meta", "cmp", "range", "bitwise", "payload", "ct", "lookup", "immediate", "nat", "log", "match", "masq", "limit"] {
                 let _ = (test(name, Reader::new(&bytes)), action(name, Reader::new(&bytes)));
             }
         }
@@ -373,6 +384,7 @@ mod tests {
                 .marked(mark)
                 .dport(6, port)
                 .dnat_by_port(Family::Ip6, true, "m")
+                .limit(10, 60, 5)
                 .log(&prefix, 3)
                 .counter()
                 .goto("d")

@@ -48,6 +48,7 @@ fn name_of(expr: &Expr) -> &str {
         Expr::Nat { .. } => "nat",
         Expr::Fib { .. } => "fib",
         Expr::Notrack => "notrack",
+        Expr::Limit { .. } => "limit",
         Expr::Log { .. } => "log",
         Expr::Match { .. } => "match",
         Expr::Other { name, .. } => name,
@@ -131,7 +132,6 @@ fn put_action_data(w: &mut Writer, expr: &Expr) {
             w.u64(1, *bytes);
             w.u64(2, *packets);
         }
-        Expr::Masquerade { random } => w.u32(1, if *random { RANDOM_FULLY } else { 0 }),
         Expr::Nat { kind, family, addr, port } => {
             w.u32(1, kind.number());
             w.u32(2, u32::from(family.number()));
@@ -144,6 +144,25 @@ fn put_action_data(w: &mut Writer, expr: &Expr) {
             w.u32(1, dreg.number());
             w.u32(2, result.number());
             w.u32(3, *flags);
+        }
+        other => put_effect_data(w, other),
+    }
+}
+
+fn put_effect_data(w: &mut Writer, expr: &Expr) {
+    match expr {
+        Expr::Masquerade { random, ports } => {
+            let random = if *random { RANDOM_FULLY } else { 0 };
+            w.u32(1, random | if ports.is_some() { PROTO_SPECIFIED } else { 0 });
+            if let Some((first, last)) = ports {
+                w.u32(2, first.number());
+                w.u32(3, last.number());
+            }
+        }
+        Expr::Limit { rate, seconds, burst } => {
+            w.u64(1, *rate);
+            w.u64(2, *seconds);
+            w.u32(3, *burst);
         }
         Expr::Log { prefix, level } => {
             w.text(2, prefix);
@@ -158,5 +177,7 @@ fn put_action_data(w: &mut Writer, expr: &Expr) {
     }
 }
 
+/// `NF_NAT_RANGE_PROTO_SPECIFIED` of `include/uapi/linux/netfilter/nf_nat.h`.
+pub(crate) const PROTO_SPECIFIED: u32 = 1 << 1;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY` of `include/uapi/linux/netfilter/nf_nat.h`.
 pub(crate) const RANDOM_FULLY: u32 = 1 << 4;

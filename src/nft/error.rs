@@ -11,6 +11,8 @@ pub enum NftError {
     Refused {
         /// The operation, as a sentence with names.
         operation: String,
+        /// Its place in the batch, from 0; `None` if it is not about one.
+        index: Option<usize>,
         /// The kernel's error number as an error.
         why: io::Error,
         /// The kernel's own explanation (extended acknowledgement), where it gave one.

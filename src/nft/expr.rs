@@ -16,6 +16,11 @@ impl Reg {
         if word > 15 { Self(15) } else { Self(word) }
     }
 
+    /// Its 32-bit word.
+    pub(crate) fn index(self) -> u8 {
+        self.0
+    }
+
     /// As the kernel numbers it: 1 to 4 for the 16-byte registers, 8 to 23 for words between
     /// (`net/netfilter/nf_tables_api.c`, `nft_dump_register`).
     pub(crate) fn number(self) -> u32 {
@@ -261,6 +266,8 @@ pub enum Expr {
     Masquerade {
         /// Source port chosen at random (`fully-random`).
         random: bool,
+        /// Registers of the first and last source port, big-endian.
+        ports: Option<(Reg, Reg)>,
     },
     /// Translates an address.
     Nat {
@@ -284,6 +291,15 @@ pub enum Expr {
     },
     /// Exempts the packet from connection tracking.
     Notrack,
+    /// Goes on for so many packets in a time, and ends the rule for the rest.
+    Limit {
+        /// Packets.
+        rate: u64,
+        /// In so many seconds.
+        seconds: u64,
+        /// Packets that may come at once.
+        burst: u32,
+    },
     /// Writes a line to the kernel's log.
     Log {
         /// Starts the line; at most 127 bytes.

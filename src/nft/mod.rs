@@ -22,6 +22,8 @@ mod expr;
 mod interval;
 mod monitor;
 mod object;
+mod print;
+mod print_rule;
 mod rule;
 mod socket;
 mod wire;
@@ -35,6 +37,7 @@ pub use object::{
     BaseChain, Chain, ChainKind, Data, DataType, Element, ElementKey, Family, Hook, Set, SetContents,
     SetData, Table, TableId, concat, ifname,
 };
+pub use print::print_table;
 pub use rule::Rule;
 pub use socket::Socket;
 pub use wire::fib;

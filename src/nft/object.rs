@@ -174,6 +174,18 @@ impl DataType {
         Self::ALL.into_iter().find(|t| t.number() == number)
     }
 
+    /// What `nft` calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4Addr => "ipv4_addr",
+            Self::Ipv6Addr => "ipv6_addr",
+            Self::InetProto => "inet_proto",
+            Self::InetService => "inet_service",
+            Self::Icmpv6Type => "icmpv6_type",
+            Self::Ifname => "ifname",
+        }
+    }
+
     /// Length in bytes.
     pub(crate) fn len(self) -> u32 {
         match self {

@@ -301,7 +301,33 @@ impl Rule {
     /// `masquerade fully-random`.
     #[must_use]
     pub fn masquerade(self) -> Self {
-        self.then([Expr::Masquerade { random: true }])
+        self.then([Expr::Masquerade { random: true, ports: None }])
+    }
+
+    /// `masquerade to :FIRST-LAST fully-random`; guard with a protocol that has ports first.
+    #[must_use]
+    pub fn masquerade_ports(self, first: u16, last: u16) -> Self {
+        let (from, to) = (Reg::FIRST, Reg::word(1));
+        self.then([
+            Expr::Load { dreg: from, data: first.to_be_bytes().to_vec() },
+            Expr::Load { dreg: to, data: last.to_be_bytes().to_vec() },
+            Expr::Masquerade { random: true, ports: Some((from, to)) },
+        ])
+    }
+
+    /// `snat ip to ADDRESS`.
+    #[must_use]
+    pub fn snat(self, family: Family, address: Vec<u8>) -> Self {
+        self.then([
+            Expr::Load { dreg: Reg::FIRST, data: address },
+            Expr::Nat { kind: NatKind::Snat, family, addr: Reg::FIRST, port: None },
+        ])
+    }
+
+    /// `limit rate PACKETS/UNIT burst BURST packets`.
+    #[must_use]
+    pub fn limit(self, rate: u64, seconds: u64, burst: u32) -> Self {
+        self.then([Expr::Limit { rate, seconds, burst }])
     }
 
     /// A match of iptables.

@@ -30,7 +30,7 @@ impl std::fmt::Debug for Socket {
 }
 
 impl Socket {
-    /// Opens a socket whose every exchange ends within `deadline`. Must be called inside a tokio runtime.
+    /// Opens a socket that waits for the kernel no longer than `deadline` at a time. Must be called inside a tokio runtime.
     pub fn open(deadline: Duration) -> Result<Self, NftError> {
         let failed = |source| NftError::socket("open a netlink socket to nf_tables", source);
         let mut inner = TokioSocket::new(wire::NETLINK_NETFILTER).map_err(failed)?;
@@ -72,10 +72,7 @@ impl Socket {
         self.seq = last.wrapping_add(2);
         let what = format!("change table {}", batch.table);
         self.send(&what, &encoded.bytes).await?;
-        let deadline = self.deadline;
-        tokio::time::timeout(deadline, self.outcome(&what, (first, last), (batch, &encoded)))
-            .await
-            .map_err(|_| NftError::Timeout { operation: what.clone(), within: deadline })?
+        self.outcome(&what, (first, last), (batch, &encoded)).await
     }
 
     /// Waits for the acknowledgement of the last operation, or for an error of the batch as a whole. The first error
@@ -99,7 +96,7 @@ impl Socket {
                     return Err(NftError::Stale);
                 }
                 if code != 0 && failure.is_none() {
-                    failure = Some(refused(operation_at(batch, encoded, position), code, hint));
+                    failure = Some(refused_at((batch, encoded), position, (code, hint)));
                 }
                 if position == 0 || message.seq == last {
                     return failure.map_or(Ok(()), Err);
@@ -219,7 +216,8 @@ impl Socket {
         Ok(found)
     }
 
-    async fn elements(&mut self, id: &TableId, set: &str) -> Result<Vec<Element>, NftError> {
+    /// The elements of a set or map.
+    pub async fn elements(&mut self, id: &TableId, set: &str) -> Result<Vec<Element>, NftError> {
         let mut found = Vec::new();
         let what = format!("list the elements of set {set} in table {id}");
         let mut body = Writer::default();
@@ -268,10 +266,7 @@ impl Socket {
         let seq = self.seq;
         self.seq = seq.wrapping_add(1);
         self.send(what, &encode::request(kind, flags, family, body, seq)).await?;
-        let deadline = self.deadline;
-        tokio::time::timeout(deadline, self.answers(what, seq, collect))
-            .await
-            .map_err(|_| NftError::Timeout { operation: what.to_owned(), within: deadline })?
+        self.answers(what, seq, collect).await
     }
 
     async fn answers(
@@ -307,9 +302,12 @@ impl Socket {
         }
     }
 
+    /// The next piece of an answer. Each has the whole deadline: a list of a million elements comes in thousands.
     async fn receive(&self, what: &str) -> Result<Vec<u8>, NftError> {
-        let (bytes, _) =
-            self.inner.recv_from_full().await.map_err(|source| NftError::socket(what, source))?;
+        let received = tokio::time::timeout(self.deadline, self.inner.recv_from_full()).await;
+        let received =
+            received.map_err(|_| NftError::Timeout { operation: what.to_owned(), within: self.deadline })?;
+        let (bytes, _) = received.map_err(|source| NftError::socket(what, source))?;
         Ok(bytes)
     }
 }
@@ -318,14 +316,21 @@ impl Socket {
 const ERESTART: i32 = 85;
 
 fn refused(operation: String, code: i32, hint: Option<String>) -> NftError {
-    NftError::Refused { operation, why: io::Error::from_raw_os_error(code), hint }
+    NftError::Refused { operation, index: None, why: io::Error::from_raw_os_error(code), hint }
 }
 
-fn operation_at(batch: &Batch, encoded: &Encoded, position: u32) -> String {
+/// The first message that was refused is about one operation, or about the batch as a whole.
+fn refused_at(
+    (batch, encoded): (&Batch, &Encoded),
+    position: u32,
+    (code, hint): (i32, Option<String>),
+) -> NftError {
     let owner =
         usize::try_from(position).ok().and_then(|p| p.checked_sub(1)).and_then(|p| encoded.owners.get(p));
-    match owner.and_then(|index| batch.ops.get(*index)) {
-        Some(op) => format!("table {}: {op}", batch.table),
-        None => format!("table {}: commit {} operations", batch.table, batch.ops.len()),
-    }
+    let found = owner.and_then(|index| Some((*index, batch.ops.get(*index)?)));
+    let (index, operation) = match found {
+        Some((index, op)) => (Some(index), format!("table {}: {op}", batch.table)),
+        None => (None, format!("table {}: commit {} operations", batch.table, batch.ops.len())),
+    };
+    NftError::Refused { operation, index, why: io::Error::from_raw_os_error(code), hint }
 }

@@ -75,6 +75,15 @@ impl ShapeId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Name of the chain that asks what the shape says.
+    #[must_use]
+    pub fn chain(&self, direction: Direction) -> String {
+        match direction {
+            Direction::Egress => format!("shape-from-{self}"),
+            Direction::Ingress => format!("shape-to-{self}"),
+        }
+    }
 }
 
 impl fmt::Display for ShapeId {

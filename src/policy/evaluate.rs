@@ -31,6 +31,8 @@ pub struct Flow {
     pub destination_port: u16,
     /// ICMP type and code; (0, 0) for other protocols.
     pub icmp: (u8, u8),
+    /// Whether the destination was translated: the flow came by a published port.
+    pub published: bool,
 }
 
 impl Flow {
@@ -43,7 +45,7 @@ impl Flow {
             _ => (0, 0),
         };
         let source_port = if has_ports(protocol) { 40_000 } else { 0 };
-        Self { source, destination, protocol, source_port, destination_port: port, icmp }
+        Self { source, destination, protocol, source_port, destination_port: port, icmp, published: false }
     }
 }
 
@@ -101,6 +103,8 @@ pub enum Reason {
     EndOfTier(Arc<str>),
     /// No profile allowed it.
     NoProfile,
+    /// Nothing else decided, and it came by a published port.
+    PublishedPort,
     /// Nothing is known about the endpoint's interface on its node: another endpoint has it.
     NotServed,
 }
@@ -111,6 +115,7 @@ impl fmt::Display for Reason {
             Self::Rule(rule) => write!(f, "{} rule {}", rule.list, rule.index + 1),
             Self::EndOfTier(tier) => write!(f, "the end of tier {tier}: none of its policies decided"),
             Self::NoProfile => f.write_str("no profile allowed it"),
+            Self::PublishedPort => f.write_str("a published port leads there, and no policy decides"),
             Self::NotServed => f.write_str("another endpoint has its interface"),
         }
     }
@@ -191,6 +196,9 @@ impl Graph {
                 Some(rule) => return (rule.action == Action::Allow, Reason::Rule(rule)),
                 None => {}
             }
+        }
+        if flow.published && shape.direction == Direction::Ingress {
+            return (true, Reason::PublishedPort);
         }
         (false, Reason::NoProfile)
     }

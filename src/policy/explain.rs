@@ -1,6 +1,6 @@
 //! What applies to one endpoint and why, for people.
 
-use super::changes::{EndOfTier, EndpointShapes};
+use super::changes::{EndOfTier, EndpointShapes, ShapeId};
 use super::graph::{DIRECTIONS, Graph};
 use super::inherit::LabelOrigin;
 use super::resolved::{Direction, RuleList, RuleListId};
@@ -25,6 +25,8 @@ pub struct Explanation {
 pub struct DirectionExplanation {
     /// The direction.
     pub direction: Direction,
+    /// What is asked, by the name that all endpoints share for which it is the same.
+    pub shape: ShapeId,
     /// The tiers that have a policy for the endpoint.
     pub tiers: Vec<TierExplanation>,
     /// The profiles, which are asked if no tier decides.
@@ -105,6 +107,7 @@ impl Graph {
         });
         Some(DirectionExplanation {
             direction,
+            shape: shapes.shape(direction).clone(),
             tiers: tiers.collect(),
             profiles: self.explain_lists(&shape.profiles),
         })

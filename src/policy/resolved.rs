@@ -2,7 +2,7 @@
 //! are compared.
 
 use super::hash::unique_id;
-use super::update::ResourceId;
+use super::update::{ResourceId, ResourceKind};
 use crate::model::{Cidr, IpVersion};
 use crate::selector::Selector;
 use std::fmt;
@@ -15,6 +15,16 @@ pub enum Direction {
     Ingress,
     /// From the endpoint.
     Egress,
+}
+
+impl Direction {
+    /// `in` or `out`, for names.
+    fn short(self) -> &'static str {
+        match self {
+            Self::Ingress => "in",
+            Self::Egress => "out",
+        }
+    }
 }
 
 impl fmt::Display for Direction {
@@ -41,6 +51,13 @@ impl RuleListId {
     pub fn hash(&self) -> String {
         let id = unique_id("r", &self.to_string());
         id.split_once(':').map_or_else(String::new, |(_, hash)| hash.to_owned())
+    }
+
+    /// Name of the chain that holds the rules.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let kind = if self.owner.kind == ResourceKind::Profile { "prof" } else { "pol" };
+        format!("{kind}-{}-{}", self.direction.short(), self.hash())
     }
 }
 
@@ -261,7 +278,6 @@ impl ResolvedRule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::update::ResourceKind;
 
     #[test]
     fn sets_have_felixs_names() {

@@ -9,6 +9,9 @@ const GATEWAY_TYPE: &str = "com.docker.network.gateway";
 /// Key of RequestAddress options that holds the container's or task's name (engine 29 and later).
 const ENDPOINT_NAME: &str = "com.docker.network.endpoint.name";
 
+/// Key that swarm's leader adds to the options of its own requests (swarmkit `cnmallocator`).
+const SERIAL: &str = "com.docker.network.ipam.serial";
+
 /// Answer of `GetCapabilities`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct IpamCapabilities {
@@ -94,6 +97,12 @@ impl RequestAddress {
     #[must_use]
     pub fn is_gateway(&self) -> bool {
         self.options.get(REQUEST_ADDRESS_TYPE).and_then(|v| v.as_str()) == Some(GATEWAY_TYPE)
+    }
+
+    /// Whether swarm's leader asks, for a task or a service of whichever node.
+    #[must_use]
+    pub fn is_of_swarm_leader(&self) -> bool {
+        self.options.contains_key(SERIAL)
     }
 
     /// Name of the container or task, from engine 29 on.

@@ -16,6 +16,7 @@ mod nodes;
 mod world;
 
 use calico_libnetwork::admin::{AdminClient, AdminParts, AdminServer, AdminStore, policy_desk};
+use calico_libnetwork::metrics::MetricsPage;
 use calico_libnetwork::policy::{Graph, Update};
 use calico_libnetwork::store::{MemoryStore, SharedStore, Store, StoreError, Txn};
 use std::io::Write as _;
@@ -122,7 +123,8 @@ async fn serve(
 ) {
     let server = AdminServer::bind(socket).unwrap();
     let (desk, mut inbox) = policy_desk();
-    let (_parts, receiver) = watch::channel(Some(AdminParts { store: store.clone(), policy: desk }));
+    let metrics = MetricsPage::new(|| Box::pin(async { "a_figure 7\n".to_owned() }));
+    let (_parts, receiver) = watch::channel(Some(AdminParts { store: store.clone(), policy: desk, metrics }));
     ready.send(()).unwrap();
     let answering = async {
         loop {
@@ -387,6 +389,11 @@ fn an_explanation_tells_labels_policies_rules_and_profiles() {
     ] {
         assert!(text.contains(part), "{part:?} is missing in\n{text}");
     }
+}
+
+#[test]
+fn metrics_are_printed_as_the_daemon_writes_them() {
+    assert_eq!(Daemon::start().does(&["metrics"], ""), "a_figure 7");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Output, Stdio};
 
 /// The same binary that the plugin runs, on the host.
-const BINARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/plugin/rootfs/calico-libnetwork");
+pub(crate) const BINARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/plugin/rootfs/calico-libnetwork");
 
 const POLICY: &str = "
 apiVersion: projectcalico.org/v3
@@ -32,14 +32,14 @@ fn command(engine: &Engine, arguments: &[&str], input: &str) -> Output {
 }
 
 #[track_caller]
-fn does(engine: &Engine, arguments: &[&str], input: &str) -> String {
+pub(crate) fn does(engine: &Engine, arguments: &[&str], input: &str) -> String {
     let done = command(engine, arguments, input);
     assert!(done.status.success(), "{arguments:?}: {}", text(&done));
     String::from_utf8(done.stdout).unwrap().trim_end().to_owned()
 }
 
 /// Whether the server behind a port answers.
-fn connects(from: &Container<'_>, address: &str, port: &str) -> bool {
+pub(crate) fn connects(from: &Container<'_>, address: &str, port: &str) -> bool {
     let page = format!("http://{address}:{port}/cgi-bin/who");
     from.try_exec(&["busybox", "timeout", "2", "busybox", "wget", "-q", "-O", "-", &page]).status.success()
 }

@@ -131,10 +131,10 @@ fn a_container_made_on_two_networks_keeps_its_peers_while_the_plugin_dies() {
     engine.assert_back_to(&before);
 }
 
-/// What the plugin cannot help, and `check` and the log tell: the container's own kernel settings, inherited from the host's.
+/// The container's own kernel settings, inherited from the host's: replies leave where requests come in, so even the strict
+/// check finds nothing wrong.
 #[test]
-fn a_container_with_strict_source_checks_is_reached_over_ipv4_beside_its_default_route_only_when_they_are_loosened()
- {
+fn a_container_with_strict_source_checks_is_reached_on_all_its_networks() {
     let Some(engine) = Engine::with_plugin() else { return };
     engine.network("front", &FRONT);
     engine.network("back", &BACK);
@@ -147,8 +147,102 @@ fn a_container_with_strict_source_checks_is_reached_over_ipv4_beside_its_default
         one
     });
     meet(&loose, &peer, "front");
-    peer.reaches(&strict.v6("front"));
-    peer.does_not_reach(&strict.v4("front"));
+    meet(&strict, &peer, "front");
+}
+
+/// Engines refuse an address that a route of the container covers, so prefixes of networks must not stand where they look.
+#[test]
+fn networks_of_one_prefix_and_a_bridge_meet_in_one_container() {
+    let Some(engine) = Engine::with_plugin() else { return };
+    let before = engine.state();
+    // Two on one `--subnet`, two on the default pools, and a bridge whose name sorts first.
+    engine.network("web", &["--subnet", "10.77.0.0/16"]);
+    engine.network("shop", &["--subnet", "10.77.0.0/16"]);
+    engine.network("any1", &[]);
+    engine.network("any2", &[]);
+    engine.docker(&["network", "create", "a-bridge"]);
+    let networks = ["web", "shop", "any1", "any2"];
+    let peers = networks.map(|network| engine.run(&format!("peer-{network}"), network, &[]));
+    let theirs = engine.run("peer-bridge", "a-bridge", &[]);
+    engine.docker(&[
+        "create",
+        "--stop-signal",
+        "KILL",
+        "--name",
+        "one",
+        "--network",
+        "web",
+        crate::engine::IMAGE,
+    ]);
+    engine.docker(&["network", "connect", "any1", "one"]);
+    engine.docker(&["start", "one"]);
+    for network in ["a-bridge", "shop", "any2"] {
+        engine.docker(&["network", "connect", network, "one"]);
+    }
+    let one = engine.container("one");
+    serves(&one);
+    assert!(!default_device(&one).starts_with("cali"), "the bridge has the default route");
+    let all = || {
+        for (peer, network) in peers.iter().zip(networks) {
+            meet_v4(&one, peer, network);
+        }
+        meet_v4(&one, &theirs, "a-bridge");
+    };
+    all();
+    for (peer, network) in peers.iter().zip(networks).take(2) {
+        let seen = one.seen_by(&peer.v4(network));
+        assert!(["web", "shop"].iter().any(|own| one.v4(own) == seen), "{network} sees {seen}");
+    }
+    engine.crash_plugin();
+    all();
+    engine.docker(&["network", "disconnect", "a-bridge", "one"]);
+    engine.docker(&["network", "connect", "a-bridge", "one"]);
+    engine.docker(&["network", "disconnect", "web", "one"]);
+    meet_v4(&one, &peers[1], "shop");
+    engine.docker(&["network", "connect", "web", "one"]);
+    all();
+    one.remove();
+    theirs.remove();
+    peers.into_iter().for_each(Container::remove);
+    engine.docker(&["network", "rm", "web", "shop", "any1", "any2", "a-bridge"]);
+    wait_for("the last bridge to be forgotten", Duration::from_secs(40), || {
+        !engine.on_host(&["nft", "list", "set", "inet", "calico-docker", "docker-bridges"]).contains("br-")
+    });
+    engine.assert_back_to(&before);
+}
+
+/// Policy decides about what takes these ways, too.
+#[test]
+fn policy_holds_for_a_container_whose_default_route_is_a_bridges() {
+    let Some(engine) = Engine::with_plugin() else { return };
+    engine.network("web", &["--subnet", "10.77.0.0/16"]);
+    engine.network("shop", &["--subnet", "10.78.0.0/16"]);
+    engine.docker(&["network", "create", "a-bridge"]);
+    let (web, shop) = (engine.run("peer-web", "web", &[]), engine.run("peer-shop", "shop", &[]));
+    let one = engine.run("one", "web", &[]);
+    engine.docker(&["network", "connect", "a-bridge", one.name()]);
+    let outsider = engine.run("outsider", "a-bridge", &[]);
+    meet_v4(&one, &web, "web");
+    one.does_not_reach(&shop.v4("shop"));
+    shop.does_not_reach(&one.v4("web"));
+    outsider.does_not_reach(&web.v4("web"));
+    assert_eq!(one.seen_by(&web.v4("web")), one.v4("web"), "under its own address");
+}
+
+#[test]
+fn an_internal_network_beside_a_bridge_leads_to_its_own_prefix_only() {
+    let Some(engine) = Engine::with_plugin() else { return };
+    let prefix = ["--opt", "com.docker.network.container_iface_prefix=calico"];
+    engine.network("web", &[&["--internal", "--subnet", "10.77.0.0/16"], &prefix[..]].concat());
+    engine.docker(&["network", "create", "a-bridge"]);
+    let peer = engine.run("peer", "web", &[]);
+    let one = engine.run("one", "web", &[]);
+    engine.docker(&["network", "connect", "a-bridge", one.name()]);
+    meet_v4(&one, &peer, "web");
+    assert!(!default_device(&one).starts_with("calico"), "the way out is the bridge's");
+    assert!(one.exec(&["ip", "link"]).contains("calico0"), "the network's own prefix of names");
+    peer.does_not_reach(OUTSIDE_V4);
+    assert!(one.try_exec(&fetch(OUTSIDE_V4)).status.success(), "out by the bridge");
 }
 
 #[test]
@@ -222,18 +316,9 @@ fn published_ports_follow_the_gateway_from_network_to_network() {
     engine.assert_back_to(&before);
 }
 
-/// With the default route on the bridge, what the container calls goes out there, under an address that the profile of
-/// our network does not know (README, limits). It is reached all the same.
-fn meet_ours(one: &Container<'_>, peer: &Container<'_>) {
-    match default_device(one).starts_with("cali") {
-        true => meet_v4(one, peer, "calico"),
-        false => peer.reaches(&one.v4("calico")),
-    }
-}
-
 /// Docker gives the default route to the network whose name sorts first, so a bridge of each kind has both cases.
 #[test]
-fn a_container_on_a_network_of_ours_and_a_bridge_is_reached_on_both_with_its_ports() {
+fn a_container_on_a_network_of_ours_and_a_bridge_meets_its_peers_on_both_with_its_ports() {
     let Some(engine) = Engine::with_plugin() else { return };
     let before = engine.state();
     engine.network("calico", &["--subnet", "10.77.0.0/16"]);
@@ -248,11 +333,11 @@ fn a_container_on_a_network_of_ours_and_a_bridge_is_reached_on_both_with_its_por
             engine.docker(&["network", "connect", second, one.name()]);
             let holds = default_device(&one);
             assert_eq!(holds.starts_with("cali"), bridge == "z-bridge", "{first}, {second}: {holds}");
-            meet_ours(&one, &ours);
+            meet_v4(&one, &ours, "calico");
             meet_v4(&one, &theirs, bridge);
             assert_eq!(call_port(&engine, HOST_V4, 8080), OUTSIDE_V4, "{first}, then {second}");
             engine.crash_plugin();
-            meet_ours(&one, &ours);
+            meet_v4(&one, &ours, "calico");
             engine.docker(&["network", "disconnect", first, one.name()]);
             let (peer, left) = if second == "calico" { (&ours, "calico") } else { (&theirs, bridge) };
             meet_v4(&one, peer, left);

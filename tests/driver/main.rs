@@ -17,14 +17,14 @@
 //! | 6 | two notions of the node's name | one setting; `endpoints::the_workload_endpoint_is_final_when_it_is_created` |
 //! | 7 | an IPv6 gateway for endpoints without IPv6 | `endpoints::join_gives_what_the_endpoint_has_addresses_for` |
 //! | 8 | `log.Fatal` on a netlink hiccup | `faults::*` |
-//! | 9 | labels polled from Docker's API | `endpoints::labels_are_there_before_the_first_packet`; syncing container labels is a later issue |
+//! | 9 | labels polled from Docker's API | `endpoints::labels_are_there_before_the_first_packet`, `merge` in `src/driver`, and `labels` in `tests/docker` |
 //! | 10 | `-p` ignored | `ports::*` |
 //! | 11 | driver options and flags rejected | `networks::options_are_taken_or_refused_by_name`, `::a_range_confines_addresses_that_nobody_named`, `endpoints::an_internal_network_has_no_gateway` |
 //! | 12 | `--ip` outside the network accepted | `networks::an_address_outside_the_network_is_refused_by_name` |
 //! | 13 | veth leak in a failed Join | `faults::*` |
 //! | 14 | DeleteEndpoint not idempotent | `endpoints::what_is_gone_can_be_removed_again` |
 //! | 15 | panic on a configuration error | level of settings and start: unit tests of `config` |
-//! | 16 | no tests of restart, concurrency, swarm | `restart::*`, `concurrency::*`, `replay::*`; several hosts are a later issue |
+//! | 16 | no tests of restart, concurrency, swarm | `restart::*`, `concurrency::*`, `replay::*`, `swarm::*` |
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -38,6 +38,7 @@ mod docker;
 mod endpoints;
 mod engine;
 mod faults;
+mod go_plugin;
 mod golden;
 mod host;
 mod networks;
@@ -45,4 +46,5 @@ mod ports;
 mod replay;
 mod restart;
 mod siblings;
+mod swarm;
 mod world;

@@ -4,7 +4,7 @@
 use crate::nsrun::{inside, run, try_run};
 use calico_libnetwork::dataplane::{Dataplane, Options};
 use calico_libnetwork::model::IfaceName;
-use calico_libnetwork::policy::{Graph, Update};
+use calico_libnetwork::policy::{Changes, Graph, Update};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
@@ -222,10 +222,14 @@ pub(crate) fn open_mesh() -> Documents {
 
 impl Lab {
     pub(crate) fn start() -> Self {
+        Self::start_with(Options::default())
+    }
+
+    pub(crate) fn start_with(options: Options) -> Self {
         topology();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (dataplane, worker) = Dataplane::new(Options::default());
+        let (dataplane, worker) = Dataplane::new(options);
         let stop = CancellationToken::new();
         runtime.spawn(worker.run(stop.clone()));
         let mut lab = Self { runtime, dataplane, graph: Graph::new("here"), stop, now: Documents::new() };
@@ -245,6 +249,15 @@ impl Lab {
     /// Makes the datastore hold exactly these documents, in one change of the packet filter. Gives how long that took, from the
     /// documents to the kernel.
     pub(crate) fn become_(&mut self, documents: &Documents) -> Duration {
+        self.become_tampered(documents, |_| ())
+    }
+
+    /// The same; on its way the change is tampered with.
+    pub(crate) fn become_tampered(
+        &mut self,
+        documents: &Documents,
+        tamper: impl FnOnce(&mut Changes),
+    ) -> Duration {
         let gone: Vec<String> =
             self.now.keys().filter(|key| !documents.contains_key(*key)).cloned().collect();
         let changed: Vec<(&String, String)> = documents
@@ -254,12 +267,18 @@ impl Lab {
             .collect();
         let started = Instant::now();
         for (key, value) in changed {
-            self.graph.update(Update::from_entry(&format!("{ROOT}{key}"), Some(value.as_bytes())).unwrap());
+            // What is none of policy's kinds, as staged ones, is not told.
+            if let Some(update) = Update::from_entry(&format!("{ROOT}{key}"), Some(value.as_bytes())) {
+                self.graph.update(update);
+            }
         }
         for key in gone {
-            self.graph.update(Update::from_entry(&format!("{ROOT}{key}"), None).unwrap());
+            if let Some(update) = Update::from_entry(&format!("{ROOT}{key}"), None) {
+                self.graph.update(update);
+            }
         }
-        let changes = self.graph.flush();
+        let mut changes = self.graph.flush();
+        tamper(&mut changes);
         self.runtime.block_on(self.dataplane.apply_policy(changes)).unwrap();
         let took = started.elapsed();
         self.now.clone_from(documents);

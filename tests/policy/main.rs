@@ -11,7 +11,12 @@
 )]
 
 mod cases;
+mod edges;
+mod fixtures;
 mod lab;
 mod life;
 #[path = "../support/nsrun.rs"]
 mod nsrun;
+mod refusals;
+mod show;
+mod tuning;

@@ -4,32 +4,20 @@
 //! called asks for both. What a rule compares is all in one rule of the kernel, except that ports by number *or* by
 //! name become one rule for each way.
 
-use super::super::Marks;
+use super::super::{LogRate, LogTuning, Marks};
 use super::set;
 use crate::model::{Cidr, IpVersion};
 use crate::nft::{Family, Rule, SetContents, Verdict};
 use crate::policy::{
-    Action, Direction, PortMatch, PortRange, ResolvedRule, ResourceKind, RuleList, RuleListId, SetId,
-    SetKind, SideMatch, log_prefix,
+    Action, PortMatch, PortRange, ResolvedRule, ResourceKind, RuleList, RuleListId, SetId, SetKind,
+    SideMatch, log_prefix,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Felix's default `logPrefix`.
-const LOG_PREFIX: &str = "calico-packet";
 /// `info`.
 const LOG_LEVEL: u32 = 6;
 /// Longest comment that the kernel gives back as it was (`NFT_USERDATA_MAXLEN` less the header and the final NUL).
 const LONGEST_COMMENT: usize = 126;
-
-/// Name of a list's chain.
-pub(super) fn chain(id: &RuleListId) -> String {
-    let kind = if id.owner.kind == ResourceKind::Profile { "prof" } else { "pol" };
-    let direction = match id.direction {
-        Direction::Ingress => "in",
-        Direction::Egress => "out",
-    };
-    format!("{kind}-{direction}-{}", id.hash())
-}
 
 /// A comment that reads back as it was written.
 pub(super) fn comment(text: &str) -> String {
@@ -45,16 +33,17 @@ pub(super) struct Rendered {
 }
 
 /// The chain of a list.
-pub(super) fn render(id: &RuleListId, list: &RuleList, marks: Marks) -> Rendered {
+pub(super) fn render(id: &RuleListId, list: &RuleList, marks: Marks, log: &LogTuning) -> Rendered {
     let mut rendered = Rendered::default();
     let writer = Writer {
-        chain: chain(id),
-        log_prefix: log_prefix(LOG_PREFIX, id, list),
+        chain: id.chain(),
+        log_prefix: log_prefix(&log.prefix, id, list),
+        log_rate: log.rate,
         profile: id.owner.kind == ResourceKind::Profile,
         marks,
     };
     for rule in &list.rules {
-        writer.rule(&mut rendered, rule, &comment(&format!("{id} rule {}", rule.index)));
+        writer.rule(&mut rendered, rule, &comment(&format!("rule {} of {id}", rule.index + 1)));
     }
     rendered
 }
@@ -62,6 +51,7 @@ pub(super) fn render(id: &RuleListId, list: &RuleList, marks: Marks) -> Rendered
 struct Writer {
     chain: String,
     log_prefix: String,
+    log_rate: Option<LogRate>,
     profile: bool,
     marks: Marks,
 }
@@ -128,7 +118,13 @@ impl Writer {
             Action::Pass if self.profile => rule.verdict(Verdict::Return),
             Action::Pass => rule.set_mark(0, self.marks.pass).verdict(Verdict::Return),
             Action::Deny => rule.verdict(Verdict::Drop),
-            Action::Log => rule.log(&self.log_prefix, LOG_LEVEL),
+            Action::Log => {
+                let limited = match self.log_rate {
+                    Some(LogRate { lines, seconds, burst }) => rule.limit(lines, seconds, burst),
+                    None => rule,
+                };
+                limited.log(&self.log_prefix, LOG_LEVEL)
+            }
         }
     }
 }

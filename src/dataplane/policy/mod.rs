@@ -12,6 +12,7 @@
 //! comparison, and a change of it, for a commit, come from the same functions.
 
 mod list;
+mod refused;
 #[cfg(test)]
 pub(super) mod sample;
 mod set;
@@ -20,11 +21,12 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+pub(super) use refused::Refused;
 pub(super) use steps::switch;
 
-use super::Marks;
+use super::{LogTuning, Marks};
 use crate::model::IfaceName;
-use crate::nft::{Chain, SetContents, Table};
+use crate::nft::{Chain, Rule, SetContents, Table};
 use crate::policy::{
     Direction, Element, EndpointShapes, RuleList, RuleListId, SetId, SetKind, Shape, ShapeId,
 };
@@ -40,9 +42,16 @@ pub(super) struct PolicyState {
     endpoints: BTreeMap<Arc<str>, EndpointShapes>,
     /// Sets written out in rules, each with the number of lists that mention it.
     literals: BTreeMap<String, (SetContents, usize)>,
+    refused: Refused,
+    log: LogTuning,
 }
 
 impl PolicyState {
+    /// How Log rules write from now on.
+    pub(super) fn set_log(&mut self, log: &LogTuning) {
+        self.log.clone_from(log);
+    }
+
     /// Whether the policy of an endpoint is known.
     pub(super) fn knows(&self, iface: &IfaceName) -> bool {
         self.endpoints.contains_key(iface.as_str())
@@ -51,7 +60,7 @@ impl PolicyState {
     /// The chain that decides about an endpoint's packets. `None` if its policy is not known: then it is closed.
     pub(super) fn shape_chain(&self, iface: &IfaceName, direction: Direction) -> Option<String> {
         let id = self.endpoints.get(iface.as_str())?.shape(direction);
-        self.shapes.contains_key(id).then(|| shape::chain(id, direction))
+        (self.shapes.contains_key(id) && self.refused.shape(id).is_none()).then(|| id.chain(direction))
     }
 
     /// Adds all of it to the table.
@@ -59,7 +68,8 @@ impl PolicyState {
         for (id, (kind, members)) in &self.sets {
             for version in set::VERSIONS {
                 let definition = set::definition(id, *kind, version);
-                let of_family = members.iter().filter(|member| member.version() == version);
+                let taken = !self.refused.has_set(id);
+                let of_family = members.iter().filter(|member| taken && member.version() == version);
                 let elements =
                     of_family.flat_map(set::elements).map(|element| (element.key, element.data)).collect();
                 table.sets.insert(definition.name.clone(), SetContents { set: definition, elements });
@@ -68,13 +78,29 @@ impl PolicyState {
         for (name, (contents, _)) in &self.literals {
             table.sets.insert(name.clone(), contents.clone());
         }
-        let lists =
-            self.lists.iter().map(|(id, rules)| (list::chain(id), list::render(id, rules, marks).rules));
-        let shapes =
-            self.shapes.iter().map(|(id, it)| (shape::chain(id, it.direction), shape::render(id, it, marks)));
+        let lists = self.lists.iter().map(|(id, rules)| (id.chain(), self.rendered(id, rules, marks).rules));
+        let shapes = self.shapes.iter().map(|(id, it)| (id.chain(it.direction), self.asked(id, it, marks)));
         for (name, rules) in lists.chain(shapes) {
             table.chains.insert(name.clone(), Chain { name: name.clone(), base: None });
             table.rules.insert(name, rules);
+        }
+    }
+
+    /// The chain of a list; if the kernel does not take its rules, one that denies.
+    fn rendered(&self, id: &RuleListId, rules: &RuleList, marks: Marks) -> list::Rendered {
+        match self.refused.list(id, rules) {
+            Some(why) => {
+                list::Rendered { rules: vec![refused::closed(&id.chain(), why)], literals: Vec::new() }
+            }
+            None => list::render(id, rules, marks, &self.log),
+        }
+    }
+
+    /// The chain of a shape; if the kernel does not take it, one that denies.
+    fn asked(&self, id: &ShapeId, it: &Shape, marks: Marks) -> Vec<Rule> {
+        match self.refused.shape(id) {
+            Some(why) => vec![refused::closed(&id.chain(it.direction), why)],
+            None => shape::render(id, it, marks),
         }
     }
 }

@@ -17,21 +17,13 @@ const ESTABLISHED_OR_RELATED: u32 = 6;
 /// `IPS_DST_NAT` of the same file.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 
-/// Name of a shape's chain.
-pub(super) fn chain(id: &ShapeId, direction: Direction) -> String {
-    match direction {
-        Direction::Egress => format!("shape-from-{id}"),
-        Direction::Ingress => format!("shape-to-{id}"),
-    }
-}
-
 /// The chain of a shape.
 ///
 /// Who publishes a port wants it reached, and says so outside of policy. So a new connection whose destination was
 /// translated is accepted where nothing else has decided: no tier that has a policy for the endpoint comes this far
 /// (unless it passes), and a profile that denies has done so before.
 pub(super) fn render(id: &ShapeId, shape: &Shape, marks: Marks) -> Vec<Rule> {
-    let name = chain(id, shape.direction);
+    let name = id.chain(shape.direction);
     let rule = || Rule::in_chain(&name);
     let mut rules = vec![
         rule().ct_state(ESTABLISHED_OR_RELATED).goto("wl-accept"),
@@ -46,12 +38,13 @@ pub(super) fn render(id: &ShapeId, shape: &Shape, marks: Marks) -> Vec<Rule> {
         ask_tier(&mut rules, &name, tier, marks);
     }
     for profile in &shape.profiles {
-        rules.push(rule().jump(&list::chain(profile)));
+        rules.push(rule().jump(&profile.chain()));
         rules.push(rule().marked(marks.accept).verdict(crate::nft::Verdict::Return));
     }
     if shape.direction == Direction::Ingress {
         let published = rule().ct_status(DESTINATION_TRANSLATED).counter();
-        rules.push(published.set_mark(0, marks.accept).verdict(crate::nft::Verdict::Return));
+        let accepted = published.set_mark(0, marks.accept).verdict(crate::nft::Verdict::Return);
+        rules.push(accepted.comment("published port"));
     }
     rules.push(rule().drop_because("no profile matched"));
     rules
@@ -61,7 +54,7 @@ fn ask_tier(rules: &mut Vec<Rule>, chain: &str, tier: &ShapeTier, marks: Marks) 
     let rule = || Rule::in_chain(chain);
     rules.push(rule().set_mark(marks.pass, 0));
     for policy in &tier.policies {
-        rules.push(rule().unmarked(marks.pass).jump(&list::chain(policy)));
+        rules.push(rule().unmarked(marks.pass).jump(&policy.chain()));
         rules.push(rule().marked(marks.accept).verdict(crate::nft::Verdict::Return));
     }
     if tier.end == EndOfTier::Deny {

@@ -2,7 +2,7 @@
 
 use super::super::desired::{Desired, Part};
 use super::super::{Marks, delta, render};
-use super::{PolicyState, list, set, shape};
+use super::{PolicyState, set, shape};
 use crate::model::IfaceName;
 use crate::nft::{Batch, Chain, Op, SetContents};
 use crate::policy::{Changes, RuleList, RuleListId, SetChange, SetId, Shape, ShapeId};
@@ -31,7 +31,8 @@ pub(super) struct Parts {
 ///
 /// A shape's chain is committed before the map elements that lead to it: a packet that is under way while a batch
 /// switches sees elements of the new generation and rules of the old (see [`delta::repair`]). All that packets can see
-/// switches in the last batch, at once.
+/// switches in the last batch, at once; but what is more than the kernel takes within the deadline
+/// ([`delta::MOST_ELEMENTS`]) goes in pieces, the members of new sets before anything asks for them.
 pub(in super::super) fn switch(desired: &mut Desired, changes: &Changes, marks: Marks) -> Vec<Batch> {
     let changed = changes.endpoints.keys().chain(&changes.removed_endpoints);
     let interfaces: Vec<Part> =
@@ -42,10 +43,13 @@ pub(in super::super) fn switch(desired: &mut Desired, changes: &Changes, marks: 
     let id = render::table_id();
     let dispatch = delta::elements(&id, &before, &render::entries_of(desired, &interfaces)).ops;
     let Parts { sets, chains, rules, edits, emptied, dropped, dropped_sets, new_shapes, .. } = parts;
-    let additions = [sets, chains, rules].concat();
-    let visible = [edits, dispatch, emptied, dropped, dropped_sets].concat();
-    let batches = if new_shapes { vec![additions, visible] } else { vec![[additions, visible].concat()] };
-    batches.into_iter().filter(|ops| !ops.is_empty()).map(|ops| Batch { table: id.clone(), ops }).collect()
+    let batch = |groups: Vec<Vec<Op>>| Batch { table: id.clone(), ops: groups.concat() };
+    let additions = batch(vec![sets, chains, rules]);
+    let visible = batch(vec![edits, dispatch, emptied, dropped, dropped_sets]);
+    let apart = new_shapes || additions.elements_in() > delta::MOST_ELEMENTS;
+    let batches =
+        if apart { vec![additions, visible] } else { vec![batch(vec![additions.ops, visible.ops])] };
+    batches.into_iter().flat_map(|batch| batch.split(delta::MOST_ELEMENTS)).collect()
 }
 
 fn add_set(contents: &SetContents) -> Vec<Op> {
@@ -79,7 +83,8 @@ impl PolicyState {
         }
         for id in &changes.removed_shapes {
             if let Some(it) = self.shapes.remove(id) {
-                parts.drop_chain(&shape::chain(id, it.direction));
+                parts.drop_chain(&id.chain(it.direction));
+                self.refused.forget_shape(id);
             }
         }
         for id in &changes.removed_rule_lists {
@@ -89,6 +94,7 @@ impl PolicyState {
             if let Some((kind, _)) = self.sets.remove(id) {
                 let names = set::VERSIONS.map(|version| set::name(id, kind, version));
                 parts.dropped_sets.extend(names.map(Op::DeleteSet));
+                self.refused.forget_set(id);
             }
         }
         for name in std::mem::take(&mut parts.released) {
@@ -101,6 +107,9 @@ impl PolicyState {
         let (_, members) = self.sets.entry(id.clone()).or_insert_with(|| (change.kind, Default::default()));
         let gone: Vec<_> = change.removed.iter().filter(|member| members.remove(member)).collect();
         let come: Vec<_> = change.added.iter().filter(|member| members.insert(**member)).collect();
+        if self.refused.has_set(id) {
+            return;
+        }
         for version in set::VERSIONS {
             let definition = set::definition(id, change.kind, version);
             let of_family = |members: &[&crate::policy::Element]| {
@@ -128,13 +137,15 @@ impl PolicyState {
         marks: Marks,
         parts: &mut Parts,
     ) {
-        let name = list::chain(id);
+        let name = id.chain();
         let old = match rules {
             Some(rules) => self.lists.insert(id.clone(), Arc::clone(rules)),
             None => self.lists.remove(id),
         };
-        let before = old.map(|old| list::render(id, &old, marks));
-        let after = rules.map(|rules| list::render(id, rules, marks));
+        let before = old.map(|old| self.rendered(id, &old, marks));
+        // Other rules may be taken.
+        self.refused.forget_list(id);
+        let after = rules.map(|rules| self.rendered(id, rules, marks));
         for contents in after.iter().flat_map(|rendered| &rendered.literals) {
             let known = self.literals.entry(contents.set.name.clone());
             let (_, users) = known.or_insert_with(|| {
@@ -174,7 +185,7 @@ impl PolicyState {
             return;
         }
         parts.new_shapes = true;
-        parts.chains.push(chain(&shape::chain(id, it.direction)));
+        parts.chains.push(chain(&id.chain(it.direction)));
         parts.rules.extend(shape::render(id, it, marks).into_iter().map(Op::AddRule));
     }
 }

@@ -58,7 +58,7 @@ fn rules_of(spec: &serde_json::Value) -> Vec<Rule> {
         .iter()
         .find(|(id, _)| id.owner.kind != crate::policy::ResourceKind::Profile)
         .unwrap();
-    list::render(id, rules, marks()).rules
+    list::render(id, rules, marks(), &LogTuning::default()).rules
 }
 
 #[test]

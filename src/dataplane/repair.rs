@@ -1,0 +1,166 @@
+//! Reading the table back and putting it right, without what the kernel does not take.
+
+use super::delta::{self, Repair};
+use super::{DataplaneError, Worker, render};
+use crate::nft::{Batch, NftError, Table};
+use std::io;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a repair is begun again because the ruleset changed under it, before the table is replaced blindly.
+const ATTEMPTS: u32 = 5;
+/// How often something that the kernel refuses is set apart in one repair. Each is a policy, a set or a shape.
+const MOST_REFUSED: usize = 1000;
+/// After how long what was refused is tried again.
+const RETRY: Duration = Duration::from_secs(30);
+
+impl Worker {
+    /// Compares the table with what is desired, repairs it, and reports.
+    pub(super) async fn resync(&mut self) -> Result<(), DataplaneError> {
+        if !self.active {
+            self.table.done(Instant::now(), true);
+            return Ok(());
+        }
+        if !self.desired.policy.refused().is_empty() && self.retry <= Instant::now() {
+            self.desired.policy.pardon(self.options.marks);
+        }
+        let outcome = self.repair(Self::wanted).await;
+        let outcome = self.checked(outcome);
+        self.table.done(Instant::now(), outcome.is_ok());
+        self.report(outcome.as_ref().map(|findings| !findings.is_empty()));
+        match outcome {
+            Ok(findings) => {
+                if !findings.is_empty() {
+                    log::info!("table {} put right: {}", render::table_id(), findings.join(", "));
+                }
+                Ok(())
+            }
+            Err(source) => Err(DataplaneError::Kernel { attempt: "put the packet filter in force", source }),
+        }
+    }
+
+    /// Tells whoever looks at the status what the kernel does not take, and the log what is new of it.
+    pub(super) fn tell_refused(&mut self) {
+        let refused = self.desired.policy.refused().sentences();
+        if !refused.is_empty() {
+            let now = Instant::now();
+            if self.retry <= now {
+                self.retry = now + RETRY;
+            }
+            self.table.soon(self.retry, Duration::ZERO);
+        }
+        let fresh: Vec<&String> =
+            refused.iter().filter(|it| !self.status.borrow().refused.contains(it)).collect();
+        fresh.into_iter().for_each(|sentence| log::warn!("{sentence}; it is tried again"));
+        self.status.send_if_modified(|status| {
+            let changed = status.refused != refused;
+            status.refused = refused;
+            changed
+        });
+    }
+
+    fn report(&mut self, outcome: Result<bool, &NftError>) {
+        self.tell_refused();
+        self.status.send_modify(|status| {
+            status.in_force = outcome.is_ok();
+            status.error = outcome.err().map(ToString::to_string);
+            status.repairs += u64::from(matches!(outcome, Ok(true)));
+        });
+    }
+
+    /// Gives what was found wrong and is right now. What the kernel refuses is set apart, and the rest tried again.
+    pub(super) async fn repair(&mut self, want: fn(&Self) -> Table) -> Result<Vec<String>, NftError> {
+        let mut findings = Vec::new();
+        let mut blindly = false;
+        for _ in 0..MOST_REFUSED {
+            let outcome = match blindly {
+                true => self.replace(want, "a repair was refused", &mut findings).await,
+                false => self.repair_once(want, &mut findings).await,
+            };
+            match outcome {
+                Ok(true) => return Ok(findings),
+                Ok(false) => blindly = false,
+                Err((batch, error)) if self.set_apart(&batch, &error) => {}
+                Err((_, error @ NftError::Refused { .. })) if !blindly => {
+                    log::info!("{error}; replacing the whole table");
+                    blindly = true;
+                }
+                Err((_, error)) => return Err(error),
+            }
+        }
+        Err(NftError::Unsteady)
+    }
+
+    /// Whether something of policy was refused that had not been yet. Who may not change the table at all is refused
+    /// everything.
+    fn set_apart(&mut self, batch: &Batch, error: &NftError) -> bool {
+        let NftError::Refused { index: Some(index), why, .. } = error else { return false };
+        if why.kind() == io::ErrorKind::PermissionDenied {
+            return false;
+        }
+        self.desired.policy.refuse(batch, *index, &error.to_string(), self.options.marks)
+    }
+
+    /// Says whether all is right. An error comes with the batch that it is about.
+    async fn repair_once(
+        &mut self,
+        want: fn(&Self) -> Table,
+        findings: &mut Vec<String>,
+    ) -> Result<bool, (Batch, NftError)> {
+        let id = render::table_id();
+        let none = |error| (Batch::new(render::table_id()), error);
+        let desired = want(self);
+        for _ in 0..ATTEMPTS {
+            let (actual, generation) = self.socket().map_err(none)?.dump(&id).await.map_err(none)?;
+            let Some(repair) = delta::repair(&id, &desired, actual.as_ref()) else { return Ok(true) };
+            let again = repair.again;
+            match self.carry_out(repair, Some(generation), findings).await {
+                Ok(()) if again => {}
+                Ok(()) => return Ok(true),
+                Err((_, NftError::Stale)) => {}
+                Err((batch, error)) => return Err((batch, error)),
+            }
+        }
+        self.replace(want, "it changed faster than it could be compared", findings).await
+    }
+
+    /// Makes the table anew, whatever stands there. Says whether all is right, which for a very large one is not yet.
+    async fn replace(
+        &mut self,
+        want: fn(&Self) -> Table,
+        why: &str,
+        findings: &mut Vec<String>,
+    ) -> Result<bool, (Batch, NftError)> {
+        let desired = want(self);
+        let repair = delta::replaced(&render::table_id(), &desired, why.to_owned());
+        let whole = !repair.again;
+        self.carry_out(repair, None, findings).await?;
+        Ok(whole)
+    }
+
+    /// Commits a repair, in pieces if it is large. With a generation only if nobody else has changed the ruleset since.
+    async fn carry_out(
+        &mut self,
+        repair: Repair,
+        generation: Option<u32>,
+        findings: &mut Vec<String>,
+    ) -> Result<(), (Batch, NftError)> {
+        let Repair { batch, findings: found, .. } = repair;
+        for (position, piece) in batch.split(delta::MOST_ELEMENTS).into_iter().enumerate() {
+            let outcome = match (self.socket(), generation) {
+                (Err(error), _) => Err(error),
+                (Ok(socket), None) => socket.commit(&piece).await,
+                (Ok(socket), Some(first)) => {
+                    // Each piece is one step of the generation.
+                    let step = u32::try_from(position).unwrap_or(u32::MAX);
+                    socket.commit_at(&piece, first.wrapping_add(step)).await
+                }
+            };
+            if let Err(error) = self.counted(outcome) {
+                return Err((piece, error));
+            }
+        }
+        findings.extend(found);
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! What the Go plugin left: a pool that names its network, a profile that forgot its label, addresses of nobody.
+
+use crate::engine::{Engine, plan, subnet};
+use crate::world::World;
+use calico_libnetwork::protocol::{CreateEndpoint, CreateNetwork};
+use calico_libnetwork::store::{Store, Txn};
+use serde_json::{Value, json};
+
+async fn edit(world: &World, key: &str, change: impl FnOnce(&mut Value)) {
+    let entry = world.store.inner().get(key).await.unwrap().unwrap();
+    let mut value: Value = serde_json::from_slice(&entry.value).unwrap();
+    change(&mut value);
+    world.store.inner().commit(Txn::new().put(key, value.to_string())).await.unwrap();
+}
+
+async fn only_key(world: &World, prefix: &str) -> String {
+    let keys = world.keys(prefix).await;
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    format!("{prefix}{}", keys[0])
+}
+
+/// Makes the datastore look as if the Go plugin had made the network and its one endpoint.
+async fn as_the_go_plugin_left_it(world: &World, network: &str) {
+    let resources = "/calico/resources/v3/projectcalico.org/";
+    let pool = "docker-10-9-0-0-24";
+    edit(world, &format!("{resources}ippools/{pool}"), |pool| {
+        pool["metadata"]["annotations"] = json!({"org.projectcalico.label.network.ID": network});
+    })
+    .await;
+    let endpoint = only_key(world, &format!("{resources}workloadendpoints/")).await;
+    edit(world, &endpoint, |endpoint| {
+        endpoint["metadata"].as_object_mut().unwrap().remove("annotations");
+        endpoint["spec"]["profiles"] = json!([pool]);
+    })
+    .await;
+    let block = only_key(world, "/calico/ipam/v2/assignment/ipv4/block/").await;
+    edit(world, &block, |block| block["attributes"] = json!([{"handle_id": null, "secondary": null}])).await;
+    let old = json!({"kind": "Profile", "apiVersion": "projectcalico.org/v3", "metadata": {"name": pool}, "spec": {
+        "ingress": [{"action": "Allow", "source": {"selector": format!("has({pool})")}, "destination": {}}],
+        "egress": [{"action": "Allow", "source": {}, "destination": {}}]}});
+    let mut txn = Txn::new().put(format!("{resources}profiles/{pool}"), old.to_string());
+    for gone in [
+        only_key(world, "/calico/ipam/v2/handle/").await,
+        only_key(world, "/libnetwork/v1/network/").await,
+        format!("{resources}profiles/network-{network}"),
+    ] {
+        txn = txn.remove(gone);
+    }
+    world.store.inner().commit(txn).await.unwrap();
+}
+
+fn calls(network: &str, endpoint: &crate::engine::Endpoint) -> (CreateNetwork, CreateEndpoint) {
+    let network = json!({"NetworkID": network, "Options": {"com.docker.network.generic": {}}, "IPv6Data": [],
+        "IPv4Data": [{"AddressSpace": "CalicoGlobalAddressSpace", "Pool": "10.9.0.0/24", "Gateway": "0.0.0.0/0"}]});
+    let created = json!({"NetworkID": endpoint.network, "EndpointID": endpoint.id, "Options": {},
+        "Interface": {"Address": format!("{}/32", endpoint.ip()), "MacAddress": ""}});
+    (serde_json::from_value(network).unwrap(), serde_json::from_value(created).unwrap())
+}
+
+#[tokio::test]
+async fn its_network_its_profile_and_its_living_endpoint_are_taken_over_and_given_back() {
+    let mut world = World::new().await;
+    let (network, endpoint) = {
+        let engine = Engine::new(&world);
+        let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+        let endpoint = engine.run(&network).await.unwrap();
+        (network, endpoint)
+    };
+    as_the_go_plugin_left_it(&world, &network.id).await;
+    world.restart().await;
+    let (create_network, create_endpoint) = calls(&network.id, &endpoint);
+    world.drivers.adopt_network(&create_network).await.unwrap();
+    let profiles = world.profiles().await;
+    assert_eq!(profiles.len(), 1, "the Go plugin's profile is the network's");
+    assert_eq!(
+        profiles[0].spec.labels_to_apply.clone().unwrap().keys().collect::<Vec<_>>(),
+        ["docker-10-9-0-0-24"]
+    );
+    for _ in 0..2 {
+        world.drivers.adopt_endpoint(&create_endpoint).await.unwrap();
+    }
+    assert_eq!(world.firewall.open().len(), 1, "its interface is open");
+    let handles = world.keys("/calico/ipam/v2/handle/").await;
+    assert!(handles.len() == 1 && handles[0].starts_with("libnetwork.docker-1."), "{handles:?}");
+    assert!(world.drivers.unused_addresses(std::time::Duration::ZERO).await.unwrap().is_empty());
+
+    let engine = Engine::new(&world);
+    let beside = engine.run(&network).await.unwrap();
+    for wep in world.endpoints().await {
+        assert_eq!(wep.spec.profiles, ["docker-10-9-0-0-24"], "old and new know each other");
+    }
+    let mut forged = endpoint.reference();
+    forged["EndpointID"] = json!(crate::engine::new_id());
+    forged["Interface"] = json!({"Address": "10.9.0.200/32"});
+    forged["Options"] = json!({"org.projectcalico.label.docker-10-9-0-0-24": ""});
+    let sentence = world.refusal("NetworkDriver.CreateEndpoint", &forged).await;
+    assert!(sentence.contains("reserved"), "{sentence}");
+    engine.stop(&beside).await;
+    engine.stop(&endpoint).await;
+    assert!(world.allocated().await.is_empty() && world.endpoints().await.is_empty());
+    assert!(world.host.endpoints().is_empty() && world.firewall.open().is_empty());
+}
+
+#[tokio::test]
+async fn its_dead_endpoint_is_collected_and_an_address_of_nobody_known_is_left() {
+    let mut world = World::new().await;
+    let (network, endpoint) = {
+        let engine = Engine::new(&world);
+        let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+        let endpoint = engine.run(&network).await.unwrap();
+        (network, endpoint)
+    };
+    as_the_go_plugin_left_it(&world, &network.id).await;
+    // Another node's Go plugin has one in the same block.
+    let block = only_key(&world, "/calico/ipam/v2/assignment/ipv4/block/").await;
+    edit(&world, &block, |block| {
+        block["allocations"][9] = json!(0);
+        let free = block["unallocated"].as_array_mut().unwrap();
+        free.retain(|ordinal| ordinal != 9);
+    })
+    .await;
+    world.host.kill(&endpoint.id);
+    world.restart().await;
+    world.docker.add_network(&network.id);
+    world.collect().await;
+    assert!(world.endpoints().await.is_empty());
+    let left = world.allocated().await;
+    assert!(left.len() == 1 && !left.contains(endpoint.ip()), "{left:?}");
+}
