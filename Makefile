@@ -18,6 +18,8 @@ HOSTS ?= h1 h2=trixie h3=forky
 
 # 0 leaves the iptables-legacy program out of the root file system.
 export WITH_IPTABLES_LEGACY ?= 1
+# 0 leaves BIRD out of it; without it there is no BGP.
+export WITH_BIRD ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab test test-engines lint fmt bench bench-policy bench-datastore bench-lab clean

@@ -5,6 +5,7 @@
 #
 # WITH_IPTABLES_LEGACY=0 leaves out the iptables-legacy program (2.5 MB with its libraries). The binary programs nftables by
 # itself; it needs the program only on hosts whose FORWARD chain is filtered by legacy iptables.
+# WITH_BIRD=0 leaves out BIRD (4.9 MB with its libraries), which only CALICO_NETWORKING_BACKEND=bird needs.
 # SOURCE_DATE_EPOCH (default: the time of the last commit) is the time every file gets, so that one source makes one rootfs.
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -36,9 +37,24 @@ put_iptables_legacy() {
         [ -e "$extensions/libxt_$extension.so" ] || fail "no libxt_$extension.so in '$extensions'"
         put "$extensions/libxt_$extension.so"
     done
-    libraries=$(ldd "$multi" "$extensions/libxt_standard.so" "$extensions/libxt_mark.so" "$extensions/libxt_comment.so" |
-        sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) (.*/\1/p' | sort -u)
+    put_libraries_of "$multi" "$extensions/libxt_standard.so" "$extensions/libxt_mark.so" "$extensions/libxt_comment.so"
+}
+
+# The shared libraries that programs and libraries need.
+put_libraries_of() {
+    libraries=$(ldd "$@" | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) (.*/\1/p' | sort -u)
     for library in $libraries; do put "$library"; done
+}
+
+put_bird() {
+    bird=$(command -v bird) || fail "no bird here: install Debian's bird2, or set WITH_BIRD=0"
+    case $("$bird" --version 2>&1) in
+    *"version 2."*) ;;
+    *) fail "$bird is no BIRD 2: $("$bird" --version 2>&1)" ;;
+    esac
+    mkdir -p "$rootfs/usr/sbin"
+    cp "$bird" "$rootfs/usr/sbin/bird"
+    put_libraries_of "$bird"
 }
 
 [ -f "$binary" ] || fail "no binary $binary: run 'make binary'"
@@ -51,6 +67,7 @@ mkdir -p "$rootfs/dev" "$rootfs/etc" "$rootfs/host/run" "$rootfs/host/sysnet" "$
     "$rootfs/sys" "$rootfs/tmp" "$rootfs/var/lib/calico-libnetwork"
 install -m 755 "$binary" "$rootfs/calico-libnetwork"
 [ "${WITH_IPTABLES_LEGACY:-1}" = 0 ] || put_iptables_legacy
+[ "${WITH_BIRD:-1}" = 0 ] || put_bird
 
 chmod -R u+rwX,go+rX,go-w "$rootfs"
 chmod 1777 "$rootfs/tmp"

@@ -23,6 +23,7 @@
 //! | [`config_network`] | makes the config-only networks that the settings name |
 //! | [`gc`] | finds and collects what nobody owns any more |
 //! | [`cluster`] | what a Calico cluster needs before its first endpoint: Node, tiers, default pools |
+//! | [`bgp`] | BGP through BIRD: its configuration, its process, its sessions |
 //! | [`metrics`] | figures in Prometheus's text format |
 //! | [`admin`] | the administrator's socket: datastore and policy for the commands |
 //! | [`app`] | builds the parts, starts the tasks, waits, drains |
@@ -32,6 +33,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod bgp;
 pub mod cli;
 pub mod cluster;
 pub mod config;

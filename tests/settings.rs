@@ -120,7 +120,7 @@ fn the_plugin_starts_with_the_manifests_settings_and_behaves_as_a_plain_daemon()
 fn places_are_fixed_and_everything_else_can_be_set() {
     let fixed: BTreeSet<&str> =
         SETTINGS.iter().filter(|setting| !setting.settable).map(|setting| setting.name).collect();
-    let places = ["SOCKET", "HOST_RUN", "HOST_VAR_LIB", "SYSNET", "STATE_DIR"];
+    let places = ["BIRD", "SOCKET", "HOST_RUN", "HOST_VAR_LIB", "SYSNET", "STATE_DIR"];
     let places: Vec<String> = places.iter().map(|place| format!("CALICO_LIBNETWORK_{place}")).collect();
     assert_eq!(fixed, places.iter().map(String::as_str).collect());
 }

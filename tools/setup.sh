@@ -3,7 +3,7 @@
 #
 #   setup.sh [build|run|test|engines|bench]...    default: the first three
 #
-# build: the musl target and a compiler of .proto files   run: a Docker Engine, iptables, ip, a static busybox   test: etcd, nft
+# build: the musl target and a compiler of .proto files   run: a Docker Engine, iptables, BIRD, ip, a static busybox   test: etcd, nft, BIRD
 # bench: qperf, for figures between hosts   engines: debootstrap, for the root file systems of newer Debians
 set -eu
 export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
@@ -15,6 +15,10 @@ updated=
 # want COMMAND PACKAGE: the package, unless its command is there.
 want() {
     command -v "$1" >/dev/null 2>&1 || wanted="$wanted $2"
+}
+
+want_bird() {
+    command -v bird >/dev/null 2>&1 || install_quietly bird2 bird.service
 }
 
 install_wanted() {
@@ -60,13 +64,15 @@ setup_run() {
     busybox=$(command -v busybox || true)
     if [ -z "$busybox" ] || ldd "$busybox" >/dev/null 2>&1; then wanted="$wanted busybox-static"; fi
     install_wanted
+    [ "${WITH_BIRD:-1}" = 0 ] || want_bird
     want docker docker-cli # part of docker.io up to Debian 12, a package of its own after
     install_wanted
 }
 
 setup_test() {
     want nft nftables
-    command -v etcd >/dev/null 2>&1 || install_etcd
+    command -v etcd >/dev/null 2>&1 || install_quietly etcd-server etcd.service
+    want_bird
     install_wanted
 }
 
@@ -81,10 +87,13 @@ setup_bench() {
     install_wanted
 }
 
-# The tests start etcd processes of their own; the package's service would only sit on the machine's ports.
-install_etcd() {
+# Of some packages only the programs are wanted: what runs is started by the plugin or by tests, and the package's service would
+# only sit on the machine's ports.
+install_quietly() {
+    package=$1
+    service=$2
     policy=/usr/sbin/policy-rc.d
-    wanted="$wanted etcd-server"
+    wanted="$wanted $package"
     if [ -e "$policy" ]; then
         install_wanted
     else
@@ -94,7 +103,7 @@ install_etcd() {
         install_wanted
         rm -f "$policy"
     fi
-    if [ -d /run/systemd/system ]; then systemctl disable --quiet etcd.service; fi
+    if [ -d /run/systemd/system ]; then systemctl disable --quiet "$service"; fi
 }
 
 for part in "$@"; do

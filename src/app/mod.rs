@@ -9,6 +9,7 @@
 //! back. At the stop the kernel's state stays, so that a restart of the plugin cuts no traffic.
 
 mod admin;
+mod bgp;
 mod explain;
 mod felix;
 mod firewall;
@@ -25,6 +26,7 @@ mod start;
 mod tasks;
 mod tuning;
 
+pub(crate) use bgp::bgp_places;
 pub use explain::explain;
 pub use node_name::{name_conflict, node_name};
 pub use replica::replicate;

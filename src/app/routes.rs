@@ -25,7 +25,8 @@ pub(super) async fn prepare(
         return None;
     }
     let ipam = Ipam::new(store.clone(), node.clone());
-    let parts = routes::Parts { store: store.clone(), host: host.clone(), ipam, node: node.clone(), active };
+    let (store, host, node, bird) = (store.clone(), host.clone(), node.clone(), config.bird);
+    let parts = routes::Parts { store, host, ipam, node, bird, active };
     let mut worker = routes::Worker::new(parts);
     if tokio::time::timeout(FIRST_LOOK, worker.prepare()).await.is_err() {
         log::warn!("routes between nodes are not there yet; the start goes on without them");

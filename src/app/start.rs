@@ -36,6 +36,8 @@ pub(super) struct Parts {
     pub(super) keeper: NodeKeeper,
     pub(super) lock: DatastoreLock,
     pub(super) felix: FelixWatch,
+    /// Whether this plugin programs the host.
+    pub(super) active: watch::Receiver<bool>,
 }
 
 /// The driver's part of the settings.
@@ -136,13 +138,10 @@ pub(super) async fn build(
     // Only now, when it knows all endpoints, their policy, pools and ports: what a former process left in force is adopted in one
     // step, and no packet of a running container sees anything in between.
     persist(key, || dataplane.ensure()).await;
+    let active = programs.clone();
     let routes = super::routes::prepare(config, (&store, &underlay), &options.node, programs).await;
-    (
-        Parts { store, host, dataplane, drivers: Arc::new(drivers), keeper, lock, felix },
-        policy,
-        tuning,
-        routes,
-    )
+    let drivers = Arc::new(drivers);
+    (Parts { store, host, dataplane, drivers, keeper, lock, felix, active }, policy, tuning, routes)
 }
 
 /// Tries a step until it succeeds.

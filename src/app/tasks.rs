@@ -1,7 +1,9 @@
 //! The background tasks: each owns one concern, each runs until the shutdown.
 
+use super::bgp::{self, BgpParts};
 use super::inside::InsideRoutes;
 use super::node::NodeTask;
+use super::node_name::node_name;
 use super::policy::PolicyFeed;
 use super::start::Parts;
 use super::tuning::TuningFeed;
@@ -43,14 +45,18 @@ pub(super) fn spawn(
 ) {
     let docker = DockerClient::new(&config.places.docker_socket());
     let until = |token: &CancellationToken| token.clone().cancelled_owned();
-    let Parts { store, host, dataplane, drivers, keeper, lock, felix } = parts;
+    let Parts { store, host, dataplane, drivers, keeper, lock, felix, active } = parts;
     supervisor.spawn("felix", stoppable(until(shutdown), felix.run(drivers.clone())));
     supervisor.spawn("lock", stoppable(until(shutdown), lock.follow()));
     let shared = config.datastore != Datastore::Embedded;
     let node = NodeTask::new(keeper, store.clone(), host.clone(), shared);
     supervisor.spawn("node", stoppable(until(shutdown), node.run()));
-    supervisor.spawn("pools", stoppable(until(shutdown), watch_pools(store, drivers.clone())));
+    supervisor.spawn("pools", stoppable(until(shutdown), watch_pools(store.clone(), drivers.clone())));
     supervisor.spawn("host", stoppable(until(shutdown), watch_host(host.clone(), drivers.clone())));
+    match node_name(config) {
+        Ok(node) => bgp::spawn(supervisor, config, BgpParts { store, node, active }, shutdown),
+        Err(error) => log::error!("BGP does not run: {error}"),
+    }
     let inside = InsideRoutes::new(host.clone(), drivers.clone(), config.places.host_run.clone());
     supervisor.spawn("inside", stoppable(until(shutdown), inside.run()));
     let bridges = watch_bridges(host.clone(), docker.clone(), dataplane);

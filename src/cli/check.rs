@@ -2,10 +2,11 @@
 
 use super::node_report;
 use crate::app;
+use crate::bgp;
 use crate::config::{Config, Datastore, Environment, EtcdConfig, Scope};
 use crate::dataplane::felix_programming;
 use crate::docker::DockerClient;
-use crate::model::{IpPoolSpec, Resource, key};
+use crate::model::{BgpPeerSpec, IpPoolSpec, Resource, key};
 use crate::net::{Host, KernelHost, host_mtu};
 use crate::store::{StoreError, typed};
 use std::fmt::Write as _;
@@ -66,6 +67,7 @@ impl Report {
         self.datastore(config).await;
         self.kernel(config).await;
         self.docker(config).await;
+        self.bgp(config).await;
     }
 
     /// The embedded datastore belongs to one process: while the plugin runs it cannot be looked into from here.
@@ -103,6 +105,33 @@ impl Report {
                 }
             }
             Err(error) => self.miss("datastore", &error.to_string()),
+        }
+        if !config.bird
+            && let Ok(peers) =
+                typed::list::<Resource<BgpPeerSpec>>(&*store, &key::resources::<BgpPeerSpec>()).await
+            && !peers.is_empty()
+        {
+            let why = format!("{} BGPPeers have no effect; set CALICO_NETWORKING_BACKEND=bird", peers.len());
+            self.miss("BGP", &why);
+        }
+    }
+
+    /// Each session, up or not, as the running BIRD tells it.
+    async fn bgp(&mut self, config: &Config) {
+        if !config.bird {
+            return self.say("BGP", "off (CALICO_NETWORKING_BACKEND)");
+        }
+        match bgp::sessions(&app::bgp_places(config)).await {
+            Ok(sessions) if sessions.is_empty() => self.say("BGP", "BIRD runs and has no sessions"),
+            Ok(sessions) => {
+                for session in sessions {
+                    match session.up {
+                        true => self.say("BGP", &session.to_string()),
+                        false => self.miss("BGP", &session.to_string()),
+                    }
+                }
+            }
+            Err(error) => self.miss("BGP", &error.to_string()),
         }
     }
 

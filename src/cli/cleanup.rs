@@ -1,6 +1,7 @@
 //! `cleanup`: take everything of this plugin out of the kernel, for an uninstall.
 
 use crate::app;
+use crate::bgp;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::driver::parse_alias;
@@ -49,6 +50,7 @@ async fn remove(config: &Config) -> Vec<String> {
         Err(error) => errors.push(error.to_string()),
     }
 
+    errors.extend(bgp::withdraw(&app::bgp_places(config)).await.err().map(|error| error.to_string()));
     errors.extend(routes::remove_all(&host).await.err().map(|error| error.to_string()));
     errors.extend(host.remove_next_hops().await.err().map(|error| error.to_string()));
     let stop = CancellationToken::new();

@@ -17,7 +17,7 @@ pub use node::{Detection, NodeAddress, NodeAddressConfig, NodeConfig};
 pub use parse::parse_rate;
 pub use settings::{SETTINGS, Setting, settings_table};
 
-use crate::model::{Cidr, EncapMode, NodeName};
+use crate::model::{Cidr, EncapMode, NodeName, RouterId};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -140,6 +140,8 @@ pub struct Places {
     pub sysnet: PathBuf,
     /// Folder of the embedded datastore.
     pub state_dir: PathBuf,
+    /// The program BIRD.
+    pub bird: PathBuf,
     /// The file in which calico/node leaves the node's name.
     pub nodename_file: PathBuf,
 }
@@ -163,6 +165,10 @@ pub struct Config {
     pub create_pools: bool,
     /// Whether networks get a profile.
     pub create_profiles: bool,
+    /// Whether BIRD runs.
+    pub bird: bool,
+    /// How BIRD's router ID is found.
+    pub router_id: RouterId,
     /// MTU of container interfaces.
     pub veth_mtu: Option<u32>,
     /// What interface names in containers begin with.

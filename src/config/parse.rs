@@ -21,6 +21,15 @@ pub(super) fn parse_flag(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Whether BIRD runs. `vxlan` is Calico's word for routes without BGP.
+pub(super) fn parse_backend(text: &str) -> Result<bool, String> {
+    match text {
+        "bird" => Ok(true),
+        "none" | "vxlan" => Ok(false),
+        _ => Err("none or bird is expected".to_owned()),
+    }
+}
+
 /// IPv6 needs 1280 bytes (RFC 8200), IPv4 68 (RFC 791); an interface holds at most 65535.
 pub(super) fn parse_mtu(text: &str) -> Result<Option<u32>, String> {
     match text {

@@ -2,14 +2,14 @@
 
 use super::node::{parse_address, parse_as_number, parse_detection};
 use super::parse::{
-    parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_host_action, parse_iface_prefix,
-    parse_listen, parse_log_rate, parse_mtu, parse_pool_cidr,
+    parse_backend, parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_host_action,
+    parse_iface_prefix, parse_listen, parse_log_rate, parse_mtu, parse_pool_cidr,
 };
 use super::{
     Config, ConfigError, Datastore, DefaultPool, Detection, EtcdConfig, EtcdMembers, HostDataplane,
     NodeAddress, NodeAddressConfig, NodeConfig, Places, SETTINGS, Scope, Setting, Strings,
 };
-use crate::model::{EncapMode, IpVersion, NodeName};
+use crate::model::{EncapMode, IpVersion, NodeName, RouterId};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -141,6 +141,8 @@ impl<S: Strings> Reader<'_, S> {
                 text => parse_flag(text),
             }),
             create_profiles: self.flag("CALICO_LIBNETWORK_CREATE_PROFILES"),
+            bird: self.parse("CALICO_NETWORKING_BACKEND", false, parse_backend),
+            router_id: self.parse("CALICO_ROUTER_ID", RouterId::NodeAddress, RouterId::parse),
             veth_mtu: self.parse("CALICO_LIBNETWORK_VETH_MTU", None, parse_mtu),
             iface_prefix: self.parse("CALICO_LIBNETWORK_IFPREFIX", "cali".to_owned(), parse_iface_prefix),
             scope: self.scope("CALICO_LIBNETWORK_SCOPE"),
@@ -230,6 +232,7 @@ impl<S: Strings> Reader<'_, S> {
             host_var_lib,
             sysnet: self.path("CALICO_LIBNETWORK_SYSNET"),
             state_dir: self.path("CALICO_LIBNETWORK_STATE_DIR"),
+            bird: self.path("CALICO_LIBNETWORK_BIRD"),
         }
     }
 

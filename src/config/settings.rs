@@ -203,6 +203,22 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Port of 127.0.0.1, or address and port, at which /metrics is served; empty: nowhere but on the administrator's socket",
     ),
+    setting(
+        "CALICO_NETWORKING_BACKEND",
+        "none",
+        "bird: announce this node's addresses by BGP and learn routes to others; none: the plugin's own routes alone (vxlan means the same)",
+    ),
+    setting(
+        "CALICO_ROUTER_ID",
+        "",
+        "BGP router ID; empty: the node's IPv4 address; hash: from the node's name, for nodes without IPv4",
+    ),
+    place(
+        "CALICO_LIBNETWORK_BIRD",
+        "/usr/sbin/bird",
+        None,
+        "The program BIRD 2; the managed plugin brings its own",
+    ),
     place(
         "CALICO_LIBNETWORK_SOCKET",
         "",

@@ -82,6 +82,15 @@ pub struct PrefixAdvertisement {
     pub extra: Map<String, Value>,
 }
 
+impl BgpConfigurationSpec {
+    /// Whether BIRD programs the routes of pools without encapsulation; those of other pools ours never does. An unknown
+    /// word means the default, as for calico/node.
+    #[must_use]
+    pub fn programs_no_encap(&self) -> bool {
+        !matches!(self.program_cluster_routes.as_deref(), Some("Disabled" | "EnabledIPIPOnly"))
+    }
+}
+
 impl Kind for BgpConfigurationSpec {
     const KIND: &'static str = "BGPConfiguration";
     const PLURAL: &'static str = "bgpconfigurations";

@@ -25,6 +25,7 @@ mod policy;
 mod pool;
 mod profile;
 mod reservation;
+mod router_id;
 mod rule;
 
 pub use affinity::{AffinityState, BlockAffinity};
@@ -51,6 +52,7 @@ pub use policy::{GlobalNetworkPolicySpec, NetworkPolicySpec};
 pub use pool::{EncapMode, IpPoolSpec};
 pub use profile::ProfileSpec;
 pub use reservation::IpReservationSpec;
+pub use router_id::RouterId;
 pub use rule::{EntityRule, IcmpFields, NumberOrText, Rule, ServiceAccountMatch};
 
 /// The namespace and orchestrator under which every endpoint of this plugin stands, as the Go plugin's did.

@@ -2,8 +2,8 @@
 
 use super::view::{Block, Encap, Face, Felix, Node, NodeAddress, Pool};
 use crate::model::{
-    AllocationBlock, Cidr, EncapMode, FelixConfigurationSpec, IpPoolSpec, IpVersion, MacAddress, NodeSpec,
-    Resource, key,
+    AllocationBlock, BgpConfigurationSpec, Cidr, EncapMode, FelixConfigurationSpec, IpPoolSpec, IpVersion,
+    MacAddress, NodeSpec, Resource, key,
 };
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
@@ -13,6 +13,7 @@ pub(super) enum Kind<'a> {
     Pool(&'a str),
     Node(&'a str),
     Felix(&'a str),
+    Bgp(&'a str),
     Block(Cidr),
 }
 
@@ -25,6 +26,7 @@ pub(super) fn kind_of(key: &str) -> Option<Kind<'_>> {
         .map(Kind::Pool)
         .or_else(|| name(key::resources::<NodeSpec>()).map(Kind::Node))
         .or_else(|| name(key::resources::<FelixConfigurationSpec>()).map(Kind::Felix))
+        .or_else(|| name(key::resources::<BgpConfigurationSpec>()).map(Kind::Bgp))
 }
 
 fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
@@ -45,6 +47,11 @@ pub(super) fn pool(value: &[u8]) -> Result<Pool, String> {
         tunnels: pool.is_enabled() && spec.allows_use("Tunnel") && spec.assigns_automatically(),
         node_selector: spec.node_selector.clone().unwrap_or_default(),
     })
+}
+
+/// Whether BIRD, where it runs, programs routes of pools without encapsulation.
+pub(super) fn bgp(value: &[u8]) -> Result<bool, String> {
+    Ok(read::<Resource<BgpConfigurationSpec>>(value)?.spec.programs_no_encap())
 }
 
 pub(super) fn felix(value: &[u8]) -> Result<Felix, String> {

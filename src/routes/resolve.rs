@@ -97,6 +97,9 @@ impl Situation<'_> {
     fn way(&self, cidr: &Cidr, name: &str) -> Result<Option<Way>, String> {
         let version = cidr.version();
         let Some((title, pool)) = self.view.pool_of(cidr) else { return Ok(None) };
+        if self.view.is_of_bird(pool) {
+            return Ok(None);
+        }
         let face = self.face(cidr, name)?;
         let (Some(address), Some(uplink)) = (face.address, self.host.uplink(version)) else {
             return Ok(None);

@@ -91,6 +91,27 @@ fn text(route: &HostRoute) -> String {
 }
 
 #[test]
+fn what_bird_programs_is_left_to_it() {
+    let (near, far) =
+        ("10.65.0.8/29 via 10.65.0.9 dev 9 metric 1024", "10.65.0.16/29 via 10.65.0.17 dev 9 metric 1024");
+    for (pool, bird, programs, others) in [
+        (json!({}), true, "EnabledNoEncapOnly", vec![]),
+        (json!({}), true, "Disabled", vec!["10.65.0.8/29 via 192.0.2.2 dev 2 metric 1024"]),
+        (json!({}), false, "Enabled", vec!["10.65.0.8/29 via 192.0.2.2 dev 2 metric 1024"]),
+        (json!({"vxlanMode": "Always"}), true, "Enabled", vec![near, far]),
+    ] {
+        let mut spec = json!({"cidr": "10.65.0.0/16", "blockSize": 29});
+        spec.as_object_mut().unwrap().extend(pool.as_object().unwrap().clone());
+        let (view, host) = view(spec);
+        let mut view = view.beside(bird);
+        put(&mut view, "bgpconfigurations", "default", json!({"programClusterRoutes": programs}));
+        // The blackhole of the own block is this module's in any case.
+        let wanted: Vec<&str> = [vec!["10.65.0.0/29 metric 1024"], others].concat();
+        assert_eq!(texts(&view, &host).0, wanted, "{pool} {programs} {bird}");
+    }
+}
+
+#[test]
 fn the_mode_of_the_pool_says_how_a_block_is_reached() {
     let own = "10.65.0.0/29 metric 1024";
     for (pool, near, far) in [

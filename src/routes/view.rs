@@ -109,6 +109,10 @@ pub(super) struct View {
     pub(super) pools: BTreeMap<String, Pool>,
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) blocks: BTreeMap<Cidr, Block>,
+    /// Whether BIRD runs on this node.
+    pub(super) bird: bool,
+    /// Whether the cluster takes routes of pools without encapsulation from it.
+    bird_is_barred: bool,
     felix_default: Felix,
     felix_own: Felix,
     /// Whether there is a FelixConfiguration `default`.
@@ -127,12 +131,18 @@ impl View {
         Self { me: me.to_owned(), ..Self::default() }
     }
 
+    /// The same with the knowledge whether BIRD runs on this node.
+    pub(super) fn beside(self, bird: bool) -> Self {
+        Self { bird, ..self }
+    }
+
     /// Takes in a document, or that it is gone.
     pub(super) fn update(&mut self, key: &str, value: Option<&[u8]>) -> Touched {
         let outcome = match parse::kind_of(key) {
             Some(parse::Kind::Pool(name)) => self.put_pool(name, value),
             Some(parse::Kind::Node(name)) => self.put_node(name, value),
             Some(parse::Kind::Felix(name)) => self.put_felix(name, value),
+            Some(parse::Kind::Bgp(name)) => self.put_bgp(name, value),
             Some(parse::Kind::Block(cidr)) => self.put_block(cidr, value),
             None => Ok(Touched::Nothing),
         };
@@ -160,6 +170,20 @@ impl View {
             None => self.pools.remove(name),
         };
         Ok(Touched::All)
+    }
+
+    fn put_bgp(&mut self, name: &str, value: Option<&[u8]>) -> Result<Touched, String> {
+        let barred = value.map(parse::bgp).transpose()?.is_some_and(|programs| !programs);
+        if name != "default" || barred == self.bird_is_barred {
+            return Ok(Touched::Nothing);
+        }
+        self.bird_is_barred = barred;
+        Ok(if self.bird { Touched::All } else { Touched::Nothing })
+    }
+
+    /// Whether routes to other nodes' addresses in a pool are BIRD's: each destination has one owner.
+    pub(super) fn is_of_bird(&self, pool: &Pool) -> bool {
+        self.bird && !self.bird_is_barred && pool.encap == Encap::None
     }
 
     fn put_felix(&mut self, name: &str, value: Option<&[u8]>) -> Result<Touched, String> {
@@ -314,13 +338,14 @@ impl View {
     }
 
     /// All keys under which documents of interest stand.
-    pub(super) fn prefixes() -> [String; 4] {
-        use crate::model::{FelixConfigurationSpec, IpPoolSpec, NodeSpec};
+    pub(super) fn prefixes() -> [String; 5] {
+        use crate::model::{BgpConfigurationSpec, FelixConfigurationSpec, IpPoolSpec, NodeSpec};
         [
             key::BLOCK_ROOT.to_owned(),
             key::resources::<IpPoolSpec>(),
             key::resources::<NodeSpec>(),
             key::resources::<FelixConfigurationSpec>(),
+            key::resources::<BgpConfigurationSpec>(),
         ]
     }
 }

@@ -39,6 +39,8 @@ pub struct Parts {
     pub ipam: Ipam,
     /// This node.
     pub node: NodeName,
+    /// Whether BIRD runs on this node, and programs the routes of pools without encapsulation.
+    pub bird: bool,
     /// True: this plugin programs the host. False: Felix does; nothing is touched then.
     pub active: watch::Receiver<bool>,
 }
@@ -79,7 +81,7 @@ impl Worker {
     /// A worker; nothing is read or touched yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, host, ipam, node, active } = parts;
+        let Parts { store, host, ipam, node, bird, active } = parts;
         let backoff = || Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         Self {
             program: Program::new(host.clone()),
@@ -87,7 +89,7 @@ impl Worker {
             active,
             feed: Feed::new(store.clone()),
             keys: BTreeSet::new(),
-            view: View::new(node.as_str()),
+            view: View::new(node.as_str()).beside(bird),
             synced: false,
             work_at: None,
             list_at: Some(Instant::now()),

@@ -195,7 +195,7 @@ impl Host {
                     faults.iter().for_each(|n| faulty.fail_call(*n));
                     tell.send(faulty.clone()).unwrap();
                     let ipam = Ipam::new(store.clone(), node.clone());
-                    let worker = Worker::new(Parts { store, host: faulty, ipam, node, active });
+                    let worker = Worker::new(Parts { store, host: faulty, ipam, node, bird: false, active });
                     tokio::select! {
                         () = token.cancelled() => {}
                         () = worker.run() => {}

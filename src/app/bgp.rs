@@ -1,0 +1,52 @@
+//! BGP, if the settings want it; otherwise what it left in the kernel goes.
+
+use crate::bgp::{Parts, Places, Worker, withdraw};
+use crate::config::Config;
+use crate::model::NodeName;
+use crate::store::SharedStore;
+use crate::task::Supervisor;
+use std::convert::Infallible;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Where BIRD's things are.
+pub(crate) fn bgp_places(config: &Config) -> Places {
+    Places {
+        program: config.places.bird.clone(),
+        folder: config.places.state_dir.join("bird"),
+        run: config.places.host_run.join("calico-libnetwork"),
+    }
+}
+
+/// What the task works with.
+pub(super) struct BgpParts {
+    pub(super) store: SharedStore,
+    pub(super) node: NodeName,
+    /// Whether this plugin programs the host.
+    pub(super) active: watch::Receiver<bool>,
+}
+
+/// Starts the task.
+pub(super) fn spawn(supervisor: &mut Supervisor, config: &Config, parts: BgpParts, stop: &CancellationToken) {
+    let BgpParts { store, node, active } = parts;
+    let places = bgp_places(config);
+    let stop = stop.clone();
+    if config.bird {
+        let worker = Worker::new(Parts { store, node, active, router_id: config.router_id, places });
+        supervisor.spawn("bgp", async move {
+            worker.run(stop).await;
+            Ok::<(), Infallible>(())
+        });
+    } else {
+        supervisor.spawn("bgp", async move {
+            // Where calico/node programs the host, the routes are its own.
+            if *active.borrow()
+                && let Err(error) = withdraw(&places).await
+            {
+                log::warn!("routes that BIRD programmed are still in the kernel: {error}");
+            }
+            stop.cancelled().await;
+            Ok::<(), Infallible>(())
+        });
+    }
+}

@@ -1,0 +1,215 @@
+//! Keeps BIRD as the datastore wants it.
+
+use super::bird::{Bird, BirdError, Places, write};
+use super::feed::Feed;
+use super::render::render;
+use super::watched::Watched;
+use crate::model::{NodeName, RouterId};
+use crate::store::SharedStore;
+use crate::task::Backoff;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// How often sessions are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// Pauses before BIRD is started again.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A BIRD that has run for this long may be started again at once.
+const SOUND: Duration = Duration::from_secs(60);
+
+/// What the worker works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The datastore.
+    pub store: SharedStore,
+    /// This node.
+    pub node: NodeName,
+    /// Whether this plugin programs the host; where Felix does, BIRD is calico/node's.
+    pub active: watch::Receiver<bool>,
+    /// How the router ID is found.
+    pub router_id: RouterId,
+    /// Where BIRD's things are.
+    pub places: Places,
+}
+
+/// The owner of BIRD.
+pub struct Worker {
+    feed: Feed,
+    active: watch::Receiver<bool>,
+    router_id: RouterId,
+    places: Places,
+    /// What BIRD runs with, once it was written.
+    written: Option<String>,
+    bird: Option<Bird>,
+    started: Instant,
+    start_at: Instant,
+    backoff: Backoff,
+    watched: Watched,
+    /// Sentences that were logged and still hold.
+    problems: BTreeSet<String>,
+}
+
+impl Worker {
+    /// A worker that has done nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, node, active, router_id, places } = parts;
+        let now = Instant::now();
+        Self {
+            feed: Feed::new(store, node),
+            active,
+            router_id,
+            places,
+            written: None,
+            bird: None,
+            started: now,
+            start_at: now,
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            watched: Watched::default(),
+            problems: BTreeSet::new(),
+        }
+    }
+
+    /// Runs until it is told to stop. Then BIRD ends so that routes stay, here and at its peers: this process is about to
+    /// be started again, or replaced.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let began = Instant::now();
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut signalled = true;
+        loop {
+            let active = *self.active.borrow_and_update();
+            let idle = active && self.written.is_some() && self.bird.is_none();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                switched = self.active.changed(), if signalled => {
+                    signalled = switched.is_ok();
+                    if signalled {
+                        self.switch().await;
+                    }
+                }
+                () = ended(&mut self.bird) => self.ended("it ended by itself"),
+                () = sleep_until(self.start_at), if idle => self.start().await,
+                _ = look.tick(), if self.bird.is_some() => self.look(began.elapsed()).await,
+                () = self.feed.changed() => self.follow().await,
+            }
+        }
+        if let Some(bird) = self.bird.take() {
+            bird.leave().await;
+        }
+    }
+
+    /// Another begins or ends to program this host.
+    async fn switch(&mut self) {
+        if *self.active.borrow() {
+            log::info!("BGP is this plugin's");
+            self.start_at = Instant::now();
+        } else if let Some(bird) = self.bird.take() {
+            log::info!("BGP is left to calico/node");
+            bird.leave().await;
+            self.watched.forget();
+        }
+    }
+
+    /// The datastore has changed.
+    async fn follow(&mut self) {
+        let rendering = match render(self.feed.world(), self.router_id) {
+            Ok(rendering) => rendering,
+            Err(why) => return self.tell([format!("BGP stays as it is: {why}")].into()),
+        };
+        self.tell(rendering.problems.into_iter().map(|problem| format!("BGP: {problem}")).collect());
+        if self.written.as_ref() == Some(&rendering.text) {
+            return;
+        }
+        if let Err(error) = write(&self.places, &rendering.text).await {
+            log::error!("BGP stays as it is: {error}");
+            // A program that is missing may come, with the next change or the next start.
+            return;
+        }
+        log::info!("BGP: configuration with {} sessions written", rendering.sessions.len());
+        self.written = Some(rendering.text);
+        if let Some(bird) = &mut self.bird
+            && let Err(error) = bird.configure().await
+        {
+            log::error!("BGP stays as it is: {error}");
+        }
+    }
+
+    /// Logs what has not been said, and forgets what no longer holds.
+    fn tell(&mut self, problems: BTreeSet<String>) {
+        for problem in problems.difference(&self.problems) {
+            log::warn!("{problem}");
+        }
+        self.problems = problems;
+    }
+
+    async fn start(&mut self) {
+        let started = match Bird::adopt(&self.places).await {
+            Ok(mut bird) => {
+                log::info!("BIRD of a former process of this plugin goes on");
+                bird.configure().await.map(|()| bird).map_err(BirdError::from)
+            }
+            Err(_) => Bird::start(&self.places).await,
+        };
+        match started {
+            Ok(bird) => {
+                log::info!("BIRD runs; its control socket is {}", self.places.socket().display());
+                self.bird = Some(bird);
+                self.started = Instant::now();
+            }
+            Err(error) => {
+                log::error!("BGP does not run: {error}");
+                self.start_at = Instant::now() + self.pause();
+            }
+        }
+    }
+
+    fn pause(&mut self) -> Duration {
+        self.backoff.next(uuid::Uuid::new_v4().as_fields().0)
+    }
+
+    fn ended(&mut self, why: &str) {
+        log::error!("BIRD is started again: {why}");
+        self.bird = None;
+        self.watched.forget();
+        if self.started.elapsed() > SOUND {
+            self.backoff.reset();
+        }
+        self.start_at = Instant::now() + self.pause();
+    }
+
+    async fn look(&mut self, now: Duration) {
+        let Some(bird) = &mut self.bird else { return };
+        match bird.control.sessions().await {
+            Ok(sessions) => {
+                for told in self.watched.look(now, &sessions) {
+                    let level = if told.bad { log::Level::Warn } else { log::Level::Info };
+                    log::log!(level, "{}", told.sentence);
+                }
+            }
+            Err(error) if bird.is_adopted() => self.ended(&error.to_string()),
+            Err(error) => {
+                // Its end is noticed by itself; a connection that broke is made anew.
+                log::warn!("{error}");
+                if let Ok(again) = Bird::adopt(&self.places).await {
+                    bird.control = again.control;
+                }
+            }
+        }
+    }
+}
+
+async fn ended(bird: &mut Option<Bird>) {
+    match bird {
+        Some(bird) => match bird.ended().await {
+            Ok(status) => log::warn!("BIRD ended: {status}"),
+            Err(error) => log::warn!("wait for BIRD: {error}"),
+        },
+        None => std::future::pending().await,
+    }
+}

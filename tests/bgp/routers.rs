@@ -1,0 +1,288 @@
+//! BIRD with our configuration among other routers: what is announced, learned and kept.
+
+use crate::bird_is_there;
+use crate::lab::{Host, Router, Stream, reach, routes, topology, wait, wait_check, wait_route};
+use crate::nsrun::{have, in_namespace, run};
+use serde_json::{Value, json};
+
+/// A router of another AS, with each host as a neighbour over both IP versions.
+const FABRIC: &str = "
+router id 172.16.0.254;
+protocol device { scan time 1; }
+protocol direct { ipv4; ipv6; interface \"c0\"; }
+protocol kernel { persist; graceful restart on; ipv4 { export all; }; }
+protocol kernel { persist; graceful restart on; ipv6 { export all; }; }
+template bgp host {
+  local as 65001; graceful restart on; passive on;
+  ipv4 { import all; export where source = RTS_DEVICE; };
+}
+template bgp host6 {
+  local as 65001; graceful restart on; passive on;
+  ipv6 { import all; export where source = RTS_DEVICE; };
+}
+protocol bgp h1 from host { neighbor 172.16.0.1 as 64512; }
+protocol bgp h2 from host { neighbor 172.16.0.2 as 64512; }
+protocol bgp h1six from host6 { neighbor fd16::1 as 64512; }
+protocol bgp h2six from host6 { neighbor fd16::2 as 64512; }
+";
+
+/// A calico/node: the sessions and filters that confd writes for the mesh, in BIRD 2's words.
+const CALICO_NODE: &str = "
+router id 172.16.0.3;
+protocol device { scan time 2; }
+protocol direct { ipv4; interface -\"cali*\", \"*\"; }
+protocol static { ipv4; route 10.1.3.0/26 blackhole; }
+filter calico_kernel_programming {
+  if (source = RTS_BGP && !defined(krt_metric)) then krt_metric = 2147483647 - bgp_local_pref;
+  accept;
+}
+protocol kernel {
+  learn; persist; scan time 2; metric 0; merge paths on; graceful restart on;
+  ipv4 { import all; export filter calico_kernel_programming; };
+}
+template bgp bgp_template {
+  local as 64512; multihop; graceful restart on; source address 172.16.0.3;
+  connect delay time 2; connect retry time 5; error wait time 5, 30;
+  ipv4 {
+    import all; add paths on;
+    export filter {
+      if (!defined(krt_metric)) then krt_metric = 1024;
+      bgp_local_pref = 2147483647 - krt_metric;
+      if (net = 10.1.3.0/26) then accept;
+      if (net ~ 10.1.3.0/26) then reject;
+      if (net ~ 10.1.0.0/16) then accept;
+      reject;
+    };
+  };
+}
+";
+
+fn node(name: &str, n: u8, extra: &Value) -> (String, Value) {
+    let mut bgp = json!({"ipv4Address": format!("172.16.0.{n}/24")});
+    if n != 3 {
+        bgp["ipv6Address"] = json!(format!("fd16::{n}/64"));
+    }
+    for (key, value) in extra.as_object().unwrap() {
+        bgp[key] = value.clone();
+    }
+    let labels =
+        if extra.get("routeReflectorClusterID").is_some() { json!({"role": "rr"}) } else { json!({}) };
+    let document = json!({"kind": "Node", "apiVersion": "projectcalico.org/v3", "metadata": {"name": name, "labels": labels},
+        "spec": {"bgp": bgp}, "status": {}});
+    (format!("nodes/{name}"), document)
+}
+
+fn resource(kind: &str, plural: &str, name: &str, spec: &Value) -> (String, Value) {
+    let document =
+        json!({"kind": kind, "apiVersion": "projectcalico.org/v3", "metadata": {"name": name}, "spec": spec});
+    (format!("{plural}/{name}"), document)
+}
+
+/// Pools without encapsulation and NAT, and a policy that lets everybody in.
+fn common() -> Vec<(String, Value)> {
+    let open = json!({"order": 1, "selector": "all()", "types": ["Ingress", "Egress"],
+        "ingress": [{"action": "Allow"}], "egress": [{"action": "Allow"}]});
+    let mut policy = resource("GlobalNetworkPolicy", "globalnetworkpolicies", "default.open", &open);
+    policy.1["spec"]["tier"] = json!("default");
+    vec![
+        resource("IPPool", "ippools", "p4", &json!({"cidr": "10.1.0.0/16"})),
+        resource("IPPool", "ippools", "p6", &json!({"cidr": "fd00:1::/64"})),
+        policy,
+    ]
+}
+
+fn tor() -> Vec<(String, Value)> {
+    ["172.16.0.254", "fd16::fe"]
+        .into_iter()
+        .enumerate()
+        .map(|(place, ip)| {
+            resource(
+                "BGPPeer",
+                "bgppeers",
+                &format!("tor-{place}"),
+                &json!({"peerIP": ip, "asNumber": 65001}),
+            )
+        })
+        .collect()
+}
+
+/// The block of a container: the /26 or /122 around it.
+fn block(address: std::net::IpAddr) -> String {
+    let len = if address.is_ipv4() { 26 } else { 122 };
+    calico_libnetwork::model::Cidr::masking(address, len).to_string()
+}
+
+fn ready() -> bool {
+    bird_is_there() && have("nft", "netns") && have("ip", "netns")
+}
+
+#[test]
+fn containers_are_reached_through_a_fabric_and_sessions_survive_their_speakers() {
+    if !ready() {
+        return;
+    }
+    in_namespace(
+        "routers::containers_are_reached_through_a_fabric_and_sessions_survive_their_speakers",
+        || {
+            topology(&[1, 2, 3]);
+            let fabric = Router::start("", "fabric", FABRIC);
+            let mesh = "protocol bgp Mesh_1 from bgp_template { neighbor 172.16.0.1 as 64512; }
+            protocol bgp Mesh_2 from bgp_template { neighbor 172.16.0.2 as 64512; }";
+            let _calico = Router::start("h3", "calico", &format!("{CALICO_NODE}{mesh}"));
+            let none = json!({});
+            let nodes = [node("h1", 1, &none), node("h2", 2, &none), node("h3", 3, &none)];
+            let documents = [nodes.to_vec(), common(), tor()].concat();
+            let mut one = Host::start("h1", &documents);
+            let two = Host::start("h2", &documents);
+            let (a, b) = (one.container(), two.container());
+
+            // From behind the fabric, without NAT, over both versions.
+            for (from, to) in
+                [("10.200.0.2", a.v4), ("fd20::2", a.v6), ("10.200.0.2", b.v4), ("fd20::2", b.v6)]
+            {
+                reach("c", from.parse().unwrap(), to);
+            }
+            // Each other directly, over the mesh; and a calico/node, which routes to us as we to it.
+            wait_route("h1", &block(b.v4), "via 172.16.0.2 dev eth0 proto bird metric 1024");
+            wait_route("h2", &block(a.v6), "via fd16::1 dev eth0 proto bird metric 1024");
+            reach("wh1", a.v4, b.v4);
+            reach("wh1", a.v6, b.v6);
+            wait_route("h1", "10.1.3.0/26", "via 172.16.0.3 dev eth0 proto bird metric 1024");
+            wait_route("h3", &block(a.v4), "via 172.16.0.1 dev eth0 proto bird metric 1024");
+            // Blocks are announced as wholes, and blackholes are not BIRD's.
+            let single = run(&format!("ip route show {}", a.v4));
+            assert!(single.is_empty(), "the fabric has a route to one container: {single}");
+            let own = one.routes(&block(a.v4));
+            assert!(!own.contains("proto bird"), "{own}");
+            wait_check(&one, "Mesh_172_16_0_2 with h2 (172.16.0.2, AS 64512) is up since");
+            wait_check(&one, "Global_fd16__fe with tor-1 (fd16::fe, AS 65001) is up since");
+
+            survive(&mut one, a.v4);
+
+            one.wait_told("BGP session Global_172_16_0_254 with tor-0 (172.16.0.254, AS 65001) is up");
+            fabric.kill();
+            one.wait_told("BGP session Global_172_16_0_254 with tor-0 (172.16.0.254, AS 65001) went down");
+            let told = one.check();
+            assert!(
+                told.contains("Global_172_16_0_254 with tor-0 (172.16.0.254, AS 65001) is not up since"),
+                "{told}"
+            );
+            assert!(told.contains("Mesh_172_16_0_2 with h2 (172.16.0.2, AS 64512) is up"), "{told}");
+        },
+    );
+}
+
+/// The session with the fabric is up and the fabric has got all routes again: a second restart before that is no graceful
+/// one (RFC 4724, 4.2), for any speaker.
+fn settled(one: &Host) {
+    wait_check(one, "Global_172_16_0_254 with tor-0 (172.16.0.254, AS 65001) is up");
+    wait("the fabric is to have got all routes again", || {
+        let told = run("birdcl -s /run/fabric.ctl show protocols all h1");
+        let done = told.contains("Established") && !told.contains("graceful restart active");
+        if done { Ok(()) } else { Err(told) }
+    });
+}
+
+/// A plugin that is killed, a BIRD that is killed, both, and an orderly stop: no datagram is lost.
+fn survive(one: &mut Host, to: std::net::IpAddr) {
+    let stream = Stream::start("c", "10.200.0.2".parse().unwrap(), to);
+    let bird = one.bird().expect("BIRD runs");
+    one.kill();
+    assert_eq!(one.bird().as_ref(), Some(&bird), "BIRD outlives the plugin");
+    one.again();
+    one.wait_log("BIRD of a former process of this plugin goes on", 1);
+    assert_eq!(one.bird().as_ref(), Some(&bird));
+
+    run(&format!("kill -9 {bird}"));
+    one.wait_log("BIRD is started again", 1);
+    one.wait_log("BIRD runs", 3);
+    settled(one);
+
+    let bird = one.bird().expect("BIRD runs");
+    one.kill();
+    run(&format!("kill -9 {bird}"));
+    one.again();
+    one.wait_log("BIRD runs", 4);
+    settled(one);
+
+    assert_eq!(one.stop(), Some(0), "an orderly stop");
+    assert_eq!(one.bird(), None, "BIRD ends with it");
+    assert!(one.routes("10.1.3.0/26").contains("proto bird"), "its routes stay");
+    one.again();
+    one.wait_log("BIRD runs", 5);
+    settled(one);
+    let (sent, lost) = stream.finish();
+    assert!(sent > 50, "only {sent} datagrams were sent");
+    assert_eq!(lost, 0, "of {sent} datagrams {lost} were lost");
+}
+
+#[test]
+fn a_route_reflector_tells_its_clients_of_each_other() {
+    if !ready() {
+        return;
+    }
+    in_namespace("routers::a_route_reflector_tells_its_clients_of_each_other", || {
+        topology(&[1, 2, 3]);
+        let client = "protocol bgp Node_2 from bgp_template { neighbor 172.16.0.2 as 64512; }";
+        let _calico = Router::start("h3", "calico", &format!("{CALICO_NODE}{client}"));
+        let (none, reflects) = (json!({}), json!({"routeReflectorClusterID": "244.0.0.1"}));
+        let documents = [
+            vec![node("h1", 1, &none), node("h2", 2, &reflects), node("h3", 3, &none)],
+            common(),
+            vec![
+                resource(
+                    "BGPConfiguration",
+                    "bgpconfigurations",
+                    "default",
+                    &json!({"nodeToNodeMeshEnabled": false}),
+                ),
+                resource(
+                    "BGPPeer",
+                    "bgppeers",
+                    "rr",
+                    &json!({"nodeSelector": "all()", "peerSelector": "role == 'rr'"}),
+                ),
+            ],
+        ]
+        .concat();
+        let one = Host::start("h1", &documents);
+        let two = Host::start("h2", &documents);
+        let (a, b) = (one.container(), two.container());
+        wait_route("h1", "10.1.3.0/26", "via 172.16.0.3 dev eth0 proto bird");
+        wait_route("h3", &block(a.v4), "via 172.16.0.1 dev eth0 proto bird");
+        wait_route("h1", &block(b.v6), "via fd16::2 dev eth0 proto bird");
+        reach("wh1", a.v4, b.v4);
+        let told = one.check();
+        assert!(told.contains("Node_172_16_0_2 with rr (172.16.0.2, AS 64512) is up"), "{told}");
+        assert!(!told.contains("172.16.0.3"), "a client peers with the reflector only: {told}");
+    });
+}
+
+#[test]
+fn with_bgp_switched_off_its_routes_go() {
+    if !ready() {
+        return;
+    }
+    in_namespace("routers::with_bgp_switched_off_its_routes_go", || {
+        topology(&[1, 3]);
+        let mesh = "protocol bgp Mesh_1 from bgp_template { neighbor 172.16.0.1 as 64512; }";
+        let _calico = Router::start("h3", "calico", &format!("{CALICO_NODE}{mesh}"));
+        let none = json!({});
+        let documents = [vec![node("h1", 1, &none), node("h3", 3, &none)], common()].concat();
+        let mut one = Host::start("h1", &documents);
+        wait_route("h1", "10.1.3.0/26", "via 172.16.0.3 dev eth0 proto bird");
+        run("nsenter --net=/run/netns/h1 ip route add 10.250.0.0/24 via 172.16.0.254 proto static");
+        one.stop();
+        one.again_with("none");
+        wait("BIRD's routes are to go", || match routes("h1", "10.1.3.0/26").as_str() {
+            "" => Ok(()),
+            other => Err(other.to_owned()),
+        });
+        assert!(routes("h1", "10.250.0.0/24").contains("proto static"), "an administrator's route stays");
+        wait("BIRD is to end", || one.bird().map_or(Ok(()), Err));
+        wait("its file is to go", || match Host::folder("h1").join("state/bird").exists() {
+            true => Err("it is there".to_owned()),
+            false => Ok(()),
+        });
+    });
+}
