@@ -18,6 +18,8 @@ HOSTS ?= h1 h2=trixie h3=forky
 
 # 0 leaves the iptables-legacy program out of the root file system.
 export WITH_IPTABLES_LEGACY ?= 1
+# 1 asks for CAP_SYS_ADMIN, too: routes inside containers that are also on a bridge or on several networks.
+export WITH_CONTAINER_ROUTES ?= 0
 # 0 leaves BIRD out of it; without it there is no BGP.
 export WITH_BIRD ?= 1
 

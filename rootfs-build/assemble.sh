@@ -6,6 +6,7 @@
 # WITH_IPTABLES_LEGACY=0 leaves out the iptables-legacy program (2.5 MB with its libraries). The binary programs nftables by
 # itself; it needs the program only on hosts whose FORWARD chain is filtered by legacy iptables.
 # WITH_BIRD=0 leaves out BIRD (4.9 MB with its libraries), which only CALICO_NETWORKING_BACKEND=bird needs.
+# WITH_CONTAINER_ROUTES=1 asks for CAP_SYS_ADMIN as well, with which the plugin makes routes inside containers (README, "Several networks").
 # SOURCE_DATE_EPOCH (default: the time of the last commit) is the time every file gets, so that one source makes one rootfs.
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -57,6 +58,12 @@ put_bird() {
     put_libraries_of "$bird"
 }
 
+# The capability is the manifest's, so it is chosen here and not by a setting.
+ask_for_container_routes() {
+    sed -i 's/"capabilities": \["CAP_NET_ADMIN"\]/"capabilities": ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]/' "$1"
+    grep -q CAP_SYS_ADMIN "$1" || fail "no list of capabilities to extend in $1"
+}
+
 [ -f "$binary" ] || fail "no binary $binary: run 'make binary'"
 rootfs=$plugin/rootfs.new
 rm -rf "$rootfs"
@@ -76,4 +83,5 @@ find "$rootfs" -depth -exec touch --no-dereference --date="@$epoch" {} +
 rm -rf "$plugin/rootfs"
 mv "$rootfs" "$plugin/rootfs"
 install -m 644 "$top/config.json" "$plugin/config.json"
+[ "${WITH_CONTAINER_ROUTES:-0}" = 0 ] || ask_for_container_routes "$plugin/config.json"
 touch --date="@$epoch" "$plugin/config.json"

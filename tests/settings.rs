@@ -140,9 +140,9 @@ fn the_manifest_starts_the_binary_on_the_socket_that_it_binds() {
 }
 
 #[test]
-fn the_manifest_asks_for_two_capabilities_and_the_hosts_network_and_no_device() {
+fn the_manifest_asks_for_one_capability_and_the_hosts_network_and_no_device() {
     let manifest = manifest();
-    assert_eq!(manifest["linux"], json!({"capabilities": ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]}));
+    assert_eq!(manifest["linux"], json!({"capabilities": ["CAP_NET_ADMIN"]}));
     assert_eq!(manifest["network"], json!({"type": "host"}));
     for privilege in ["ipchost", "pidhost"] {
         assert_eq!(manifest[privilege], Value::Null, "{privilege}");

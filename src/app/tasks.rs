@@ -16,7 +16,7 @@ use crate::driver::Drivers;
 use crate::gc::Collector;
 use crate::labels::LabelSync;
 use crate::model::{IfaceName, IpPoolSpec, key};
-use crate::net::{Host, HostEvent};
+use crate::net::{Host, HostEvent, may_enter_containers};
 use crate::routes;
 use crate::store::{SharedStore, StoreError};
 use crate::task::{Backoff, Supervisor};
@@ -57,8 +57,10 @@ pub(super) fn spawn(
         Ok(node) => bgp::spawn(supervisor, config, BgpParts { store, node, active }, shutdown),
         Err(error) => log::error!("BGP does not run: {error}"),
     }
-    let inside = InsideRoutes::new(host.clone(), drivers.clone(), config.places.host_run.clone());
-    supervisor.spawn("inside", stoppable(until(shutdown), inside.run()));
+    if may_enter_containers() {
+        let inside = InsideRoutes::new(host.clone(), drivers.clone(), config.places.host_run.clone());
+        supervisor.spawn("inside", stoppable(until(shutdown), inside.run()));
+    }
     let bridges = watch_bridges(host.clone(), docker.clone(), dataplane);
     supervisor.spawn("bridges", stoppable(until(shutdown), bridges));
     if config.places.socket.is_some() && config.v1_sockets {

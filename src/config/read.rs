@@ -154,16 +154,8 @@ impl<S: Strings> Reader<'_, S> {
                 "felix" => Ok(HostDataplane::Felix),
                 _ => Err("auto, builtin or felix is expected".to_owned()),
             }),
-            forward_accept: self.parse("CALICO_LIBNETWORK_FORWARD_ACCEPT", true, |text| match text {
-                "auto" => Ok(true),
-                "never" => Ok(false),
-                _ => Err("auto or never is expected".to_owned()),
-            }),
-            routes: self.parse("CALICO_LIBNETWORK_ROUTES", true, |text| match text {
-                "auto" => Ok(true),
-                "off" => Ok(false),
-                _ => Err("auto or off is expected".to_owned()),
-            }),
+            forward_accept: self.auto_or("CALICO_LIBNETWORK_FORWARD_ACCEPT", "never"),
+            routes: self.auto_or("CALICO_LIBNETWORK_ROUTES", "off"),
             label_patience: self.label_patience(),
             config_networks: self.parse(
                 "CALICO_LIBNETWORK_CONFIG_NETWORKS",
@@ -188,6 +180,15 @@ impl<S: Strings> Reader<'_, S> {
             metrics_listen: self.parse("CALICO_LIBNETWORK_METRICS_LISTEN", None, parse_listen),
             places: self.places(),
         }
+    }
+
+    /// A setting that is `auto` (true) or the word that switches it off.
+    fn auto_or(&mut self, name: &'static str, off: &str) -> bool {
+        self.parse(name, true, |text| match text {
+            "auto" => Ok(true),
+            text if text == off => Ok(false),
+            _ => Err(format!("auto or {off} is expected")),
+        })
     }
 
     fn label_patience(&mut self) -> Option<Duration> {

@@ -72,6 +72,24 @@ struct Inside {
     metric: u32,
 }
 
+/// `CAP_SYS_ADMIN`, by its number in `include/uapi/linux/capability.h`.
+const SYS_ADMIN: u32 = 21;
+
+/// Whether this process may enter the network namespaces of containers. The managed plugin may only if it was built with
+/// `WITH_CONTAINER_ROUTES=1`.
+#[must_use]
+pub fn may_enter_containers() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    has_capability(&status, SYS_ADMIN)
+}
+
+/// Reads the effective capabilities of `/proc/PID/status` (proc(5)).
+fn has_capability(status: &str, number: u32) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();
+    bits.checked_shr(number).is_some_and(|bits| bits & 1 == 1)
+}
+
 /// Programs rules and routes in a container's namespace, and takes away what is there of ours and should not be. False
 /// if one of the endpoints is not there or not up yet: then it is as if it were not named. Needs `CAP_SYS_ADMIN`.
 pub async fn program_container(netns: PathBuf, endpoints: Vec<ContainerEndpoint>) -> Result<bool, NetError> {
@@ -233,4 +251,18 @@ fn add(inside: &Inside) -> Ask {
 fn delete(inside: &Inside) -> Ask {
     let message = RouteNetlinkMessage::DelRoute(message(inside));
     Ask::new(message, 0, format!("delete route {} inside a container", inside.to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_is_read_from_the_processs_status() {
+        let status = |hex: &str| format!("Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t{hex}\n");
+        assert!(has_capability(&status("000001ffffffffff"), SYS_ADMIN));
+        assert!(has_capability(&status("0000000000200000"), SYS_ADMIN));
+        assert!(!has_capability(&status("00000000a80435fb"), SYS_ADMIN));
+        assert!(!has_capability("Name:\tx\n", SYS_ADMIN));
+    }
 }

@@ -30,7 +30,7 @@ mod vxlan;
 mod worker;
 
 pub use address::HostAddress;
-pub use container::{ContainerEndpoint, program_container};
+pub use container::{ContainerEndpoint, may_enter_containers, program_container};
 pub use error::NetError;
 pub use kernel::KernelHost;
 pub use link::Link;

@@ -135,7 +135,7 @@ fn a_container_made_on_two_networks_keeps_its_peers_while_the_plugin_dies() {
 /// check finds nothing wrong.
 #[test]
 fn a_container_with_strict_source_checks_is_reached_on_all_its_networks() {
-    let Some(engine) = Engine::with_plugin() else { return };
+    let Some(engine) = Engine::with_container_routes() else { return };
     engine.network("front", &FRONT);
     engine.network("back", &BACK);
     let peer = engine.run("peer", "front", &[]);
@@ -153,7 +153,7 @@ fn a_container_with_strict_source_checks_is_reached_on_all_its_networks() {
 /// Engines refuse an address that a route of the container covers, so prefixes of networks must not stand where they look.
 #[test]
 fn networks_of_one_prefix_and_a_bridge_meet_in_one_container() {
-    let Some(engine) = Engine::with_plugin() else { return };
+    let Some(engine) = Engine::with_container_routes() else { return };
     let before = engine.state();
     // Two on one `--subnet`, two on the default pools, and a bridge whose name sorts first.
     engine.network("web", &["--subnet", "10.77.0.0/16"]);
@@ -214,7 +214,7 @@ fn networks_of_one_prefix_and_a_bridge_meet_in_one_container() {
 /// Policy decides about what takes these ways, too.
 #[test]
 fn policy_holds_for_a_container_whose_default_route_is_a_bridges() {
-    let Some(engine) = Engine::with_plugin() else { return };
+    let Some(engine) = Engine::with_container_routes() else { return };
     engine.network("web", &["--subnet", "10.77.0.0/16"]);
     engine.network("shop", &["--subnet", "10.78.0.0/16"]);
     engine.docker(&["network", "create", "a-bridge"]);
@@ -231,7 +231,7 @@ fn policy_holds_for_a_container_whose_default_route_is_a_bridges() {
 
 #[test]
 fn an_internal_network_beside_a_bridge_leads_to_its_own_prefix_only() {
-    let Some(engine) = Engine::with_plugin() else { return };
+    let Some(engine) = Engine::with_container_routes() else { return };
     let prefix = ["--opt", "com.docker.network.container_iface_prefix=calico"];
     engine.network("web", &[&["--internal", "--subnet", "10.77.0.0/16"], &prefix[..]].concat());
     engine.docker(&["network", "create", "a-bridge"]);
@@ -319,7 +319,7 @@ fn published_ports_follow_the_gateway_from_network_to_network() {
 /// Docker gives the default route to the network whose name sorts first, so a bridge of each kind has both cases.
 #[test]
 fn a_container_on_a_network_of_ours_and_a_bridge_meets_its_peers_on_both_with_its_ports() {
-    let Some(engine) = Engine::with_plugin() else { return };
+    let Some(engine) = Engine::with_container_routes() else { return };
     let before = engine.state();
     engine.network("calico", &["--subnet", "10.77.0.0/16"]);
     let ours = engine.run("peer-calico", "calico", &[]);

@@ -59,6 +59,22 @@ impl Engine {
         Some(engine)
     }
 
+    /// As [`Engine::with_plugin`], with a plugin that makes routes inside containers (`make plugin WITH_CONTAINER_ROUTES=1`).
+    #[allow(dead_code, reason = "one of the test programs that share this file uses it")]
+    pub(crate) fn with_container_routes() -> Option<Self> {
+        let engine = Self::plain(&[])?;
+        let plugin = engine.dir.join("plugin");
+        let copied = Command::new("cp").arg("-a").arg(format!("{TOP}/plugin")).arg(&plugin).status().unwrap();
+        assert!(copied.success(), "plugin/ cannot be copied: is it made?");
+        let manifest = plugin.join("config.json");
+        let plain = std::fs::read_to_string(&manifest).unwrap();
+        let wide = plain.replace(r#"["CAP_NET_ADMIN"]"#, r#"["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]"#);
+        assert_ne!(plain, wide);
+        std::fs::write(&manifest, wide).unwrap();
+        engine.install_from(&plugin, &[]);
+        Some(engine)
+    }
+
     /// An engine without the plugin, started with the given options of dockerd: this machine's, or that of the Debian which the
     /// environment variable `ENGINE` names.
     pub(crate) fn plain(options: &[&str]) -> Option<Self> {
@@ -136,7 +152,11 @@ impl Engine {
 
     /// Creates the plugin from `plugin/`, sets its settings and enables it.
     pub(crate) fn install(&self, settings: &[&str]) {
-        self.docker(&["plugin", "create", DRIVER, &format!("{TOP}/plugin")]);
+        self.install_from(Path::new(&format!("{TOP}/plugin")), settings);
+    }
+
+    fn install_from(&self, plugin: &Path, settings: &[&str]) {
+        self.docker(&["plugin", "create", DRIVER, plugin.to_str().unwrap()]);
         if !settings.is_empty() {
             self.docker(&[&["plugin", "set", DRIVER], settings].concat());
         }
