@@ -156,7 +156,7 @@ fn tunnel_addresses_are_calicos_and_are_given_back() {
         lab.pools("Always").await;
         let a = lab.host("a", 0, 1).await;
         let one = a.container(&lab, 1).await;
-        a.until(&"devices", |_| {
+        a.until("devices", |_| {
             !device(&a, "vxlan.calico").is_null() && !device(&a, "vxlan-v6.calico").is_null()
         })
         .await;
