@@ -105,7 +105,20 @@ impl Double {
     }
 
     pub(crate) fn apply(&self, txn: &Txn) -> Revision {
+        self.0.lock().unwrap().apply(txn)
+    }
+
+    /// Check and change under one lock: nodes race on several threads.
+    fn commit_now(&self, txn: &Txn) -> Result<Revision, StoreError> {
         let mut state = self.0.lock().unwrap();
+        state.check(txn)?;
+        Ok(state.apply(txn))
+    }
+}
+
+impl State {
+    fn apply(&mut self, txn: &Txn) -> Revision {
+        let state = self;
         state.revision += 1;
         let revision = state.revision;
         for op in &txn.ops {
@@ -126,10 +139,9 @@ impl Double {
             "etcd refuses a key that is changed twice: {keys:?}"
         );
         assert!(txn.ops.len() <= 128 && txn.guards.len() <= 128, "etcd refuses more than 128 operations");
-        let state = self.0.lock().unwrap();
         let holds = |guard: &&Guard| match guard {
-            Guard::Absent(key) => !state.entries.contains_key(key),
-            Guard::At(key, at) => state.entries.get(key).is_some_and(|(_, revision)| *revision == at.0),
+            Guard::Absent(key) => !self.entries.contains_key(key),
+            Guard::At(key, at) => self.entries.get(key).is_some_and(|(_, revision)| *revision == at.0),
         };
         match txn.guards.iter().find(|guard| !holds(guard)) {
             Some(guard) => Err(StoreError::Conflict { key: guard.key().to_owned() }),
@@ -186,9 +198,9 @@ impl Store for Double {
             match fault {
                 Fault::Conflict => return Err(StoreError::Conflict { key: "injected".to_owned() }),
                 Fault::Down => return Err(down()),
-                Fault::None | Fault::AnswerLost => self.check(&txn)?,
+                Fault::None | Fault::AnswerLost => {}
             }
-            let revision = self.apply(&txn);
+            let revision = self.commit_now(&txn)?;
             if fault == Fault::AnswerLost { Err(down()) } else { Ok(revision) }
         }
         .boxed()
