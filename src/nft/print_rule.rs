@@ -362,7 +362,13 @@ fn bit_names(key: CtKey, bits: u32) -> String {
 }
 
 fn fib_text(flags: u32, result: FibResult) -> String {
-    let known = [(fib::SADDR, "saddr"), (fib::DADDR, "daddr"), (fib::MARK, "mark"), (fib::IIF, "iif")];
+    let known = [
+        (fib::SADDR, "saddr"),
+        (fib::DADDR, "daddr"),
+        (fib::MARK, "mark"),
+        (fib::IIF, "iif"),
+        (fib::OIF, "oif"),
+    ];
     let used: Vec<&str> = known.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
     let wanted = match result {
         FibResult::Oif => "oif",

@@ -64,17 +64,18 @@ fn an_error_about_an_allowed_flow_comes_back_whatever_policy_says() {
 fn an_address_whose_route_went_elsewhere_is_spoofed() {
     isolated("edges::an_address_whose_route_went_elsewhere_is_spoofed", || {
         let lab = Lab::start();
-        let spoofed = counted(&lab, "RPF");
         // As after its endpoint was removed: the address is reached through the uplink now.
         run("ip route replace 10.65.0.1/32 via 192.0.2.2");
         run("ip -6 route del fd65::1/128");
         run("ip -6 route add fd65::1/128 via 2001:db8::2");
         for family in [4, 6] {
+            // Over IPv6 it may be the question for the next hop's Ethernet address that is dropped, and nothing follows it.
+            let before = counted(&lab, "RPF");
             assert!(!ask("a", address("x", family), Probe::Udp(80)), "IPv{family}");
             assert!(!ask("a", address("b", family), Probe::Udp(80)), "IPv{family}");
+            assert!(counted(&lab, "RPF") > before, "IPv{family}");
             assert!(ask("b", address("x", family), Probe::Udp(80)), "IPv{family}");
         }
-        assert!(counted(&lab, "RPF") >= spoofed + 4);
     });
 }
 
@@ -83,9 +84,9 @@ fn tables_of_others_with_like_names_and_the_packets_they_count_stay() {
     isolated("edges::tables_of_others_with_like_names_and_the_packets_they_count_stay", || {
         let mut lab = Lab::start();
         let foreign = [
-            "table ip calico-docker { set from-wl { type ipv4_addr; elements = { 192.0.2.77 } } }",
-            "table ip6 calico-docker { chain forward { counter comment \"theirs\" } }",
-            "table inet calico-docker2 { map from-wl { type ifname : verdict; elements = { \"cali1\" : drop } } }",
+            "table ip calico-docker { set from-wl { type ipv4_addr; elements = { 192.0.2.77 }; }; }",
+            "table ip6 calico-docker { chain forward { counter comment \"theirs\"; }; }",
+            "table inet calico-docker2 { map from-wl { type ifname : verdict; elements = { \"cali1\" : drop }; }; }",
         ];
         for table in foreign {
             std::fs::write("/run/foreign.nft", table).unwrap();
