@@ -25,6 +25,9 @@ const BLOCK_LIMIT: usize = 20;
 /// How often another block is looked for when somebody else was quicker.
 const CLAIMS: u32 = retry::ATTEMPTS;
 
+/// How often the blocks are gone through for an address that somebody else always takes first.
+const SWEEPS: u32 = retry::ATTEMPTS;
+
 /// What automatic assignment got. Some addresses and an error go together: the rest could not be had.
 pub(super) struct Assigned {
     /// One address for each of the first owners.
@@ -263,9 +266,21 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// Takes addresses from blocks of other nodes and of nobody; they stay theirs.
+    /// Takes addresses from blocks of other nodes and of nobody; they stay theirs. Whoever was beaten to each free address
+    /// of a listing lists again: only a listing without any says that all are taken.
     async fn borrow(&mut self) -> Result<(), IpamError> {
+        for _ in 0..SWEEPS {
+            if !self.sweep().await? || self.is_done() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes through the blocks as they are listed now; says whether one of them had a free address.
+    async fn sweep(&mut self) -> Result<bool, IpamError> {
         let blocks = self.engine.reader.blocks(self.wanted.version).await?;
+        let mut had_free = false;
         for pool in self.pools.clone() {
             let cidr = pool.spec.cidr;
             let range = self.allowed.within.map_or(Some(cidr), |within| intersection(&cidr, &within));
@@ -278,13 +293,16 @@ impl Run<'_> {
             ranked.sort_by_key(|(rank, _)| *rank);
             for (_, block) in ranked {
                 match block {
-                    _ if self.is_done() => return Ok(()),
-                    Ok(block) => self.fill(block).await?,
+                    _ if self.is_done() => return Ok(true),
+                    Ok(block) => {
+                        had_free |= block.value.has_free(&self.allowed);
+                        self.fill(block).await?;
+                    }
                     Err(error) => self.note(error),
                 }
             }
         }
-        Ok(())
+        Ok(had_free)
     }
 
     /// The sentence for those who got nothing.
