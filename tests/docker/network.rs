@@ -202,6 +202,10 @@ fn uninstalling_leaves_the_host_as_it_was_before_installing() {
     assert!(!refused.status.success(), "the plugin is uninstalled although a network uses it");
     engine.docker(&["network", "rm", "web"]);
     engine.on_host(&[&uninstall, DRIVER]);
+    for family in ["-4", "-6"] {
+        let ours = engine.on_host(&["ip", family, "route", "show", "table", "all", "proto", "80"]);
+        assert_eq!(ours, "", "routes are left");
+    }
     engine.assert_back_to(&before);
     let sockets = engine.on_host(&["find", "/run/docker/plugins", "-name", "calico*"]);
     assert_eq!(sockets, "", "sockets are left");

@@ -45,9 +45,11 @@ impl HostState {
     }
 
     /// Comments of the save programs, and lines of the kernel's own: cached routes, and anycast addresses, which follow the
-    /// forwarding switch that nobody may switch off again.
+    /// forwarding switch that nobody may switch off again. Blocks stay the node's without any address in use, and each has a
+    /// route that refuses what nobody has; `cleanup` takes them away.
     fn passing(line: &str) -> bool {
         line.starts_with('#')
+            || (line.starts_with("blackhole") && line.contains("proto 80"))
             || line.starts_with("anycast")
             || matches!(line.trim(), "" | "}")
             || line.contains("cache")
