@@ -84,6 +84,9 @@ fn addresses_of_the_leader_become_those_of_the_nodes_and_all_come_back() {
     assert_eq!(all.len(), 9, "{all:?}");
     m1.docker(&["service", "rm", "tasks", "virtual"]);
     wait_for("all addresses to be free", LONG, || in_use(m1, "10.77.0.0/16") == 0);
+    // Docker never ends the attachment of a `docker run` that failed, and keeps the network for it, until its engine is restarted.
+    lab.run("engine", &["m1", "stop"]);
+    lab.run("engine", &["m1", "start"]);
     wait_for("the network to go", LONG, || m1.try_docker(&["network", "rm", "web"]).status.success());
     let check = ["env", "CALICO_LIBNETWORK_SCOPE=global", crate::apply::BINARY, "check"];
     let said = crate::engine::text(&m1.try_on_host(&check));
