@@ -112,7 +112,7 @@ fn is_made_by_software(device: &str) -> bool {
         || device.strip_prefix("br-").is_some_and(numbered)
 }
 
-/// Whether the coming or going of an address can change what [`detect`] finds.
+/// Whether the coming or going of an address can change what `detect` finds.
 #[must_use]
 pub fn is_uplink_address(ip: IpAddr) -> bool {
     is_global_unicast(ip)

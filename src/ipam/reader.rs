@@ -1,5 +1,5 @@
 //! Everything that IPAM reads, in one place. With etcd a replica that a watch feeds stands in front of the store
-//! ([`super::regions`] says what it keeps). What is decided on a read is always guarded by its revision, so a reader may
+//! (`regions` says what it keeps). What is decided on a read is always guarded by its revision, so a reader may
 //! lag behind.
 
 use super::block::{Block, BlockError};

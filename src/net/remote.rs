@@ -80,7 +80,7 @@ fn delete(route: &HostRoute) -> Ask {
     Ask::new(RouteNetlinkMessage::DelRoute(message), 0, format!("delete {}", described(route)))
 }
 
-/// See [`super::Host::change_routes`].
+/// See [`super::Underlay::change_routes`].
 pub(crate) async fn change(rtnl: &Rtnl, changes: &RouteChanges) -> Result<(), NetError> {
     let answers = rtnl.batch(changes.delete.iter().map(delete).collect()).await?;
     let kept = answers.into_iter().filter_map(|answer| answer.refusal).map(NetError::from);

@@ -99,7 +99,7 @@ impl Shape {
     }
 }
 
-/// See [`super::Host::ensure_vxlan`].
+/// See [`super::Underlay::ensure_vxlan`].
 pub(crate) async fn ensure(rtnl: &Rtnl, device: &VxlanDevice) -> Result<u32, NetError> {
     let answer = rtnl.ask(link::get(device.name)).await?;
     let shape = answer.messages.iter().find_map(|message| match message {
@@ -220,7 +220,7 @@ async fn absent_is_fine(rtnl: &Rtnl, ask: Ask) -> Result<(), NetError> {
     refused.filter(|error| !error.is_not_there()).map_or(Ok(()), Err)
 }
 
-/// See [`super::Host::remove_vxlan`].
+/// See [`super::Underlay::remove_vxlan`].
 pub(crate) async fn remove(rtnl: &Rtnl, name: &str) -> Result<(), NetError> {
     let Some(link) = found(rtnl.ask(link::get(name)).await?)? else { return Ok(()) };
     if link.kind.as_deref() != Some("vxlan") {
@@ -269,7 +269,7 @@ fn deletions(vtep: &Vtep, index: u32) -> [Ask; 2] {
         .map(|message| Ask::new(RouteNetlinkMessage::DelNeighbour(message), 0, what.clone()))
 }
 
-/// See [`super::Host::change_vteps`].
+/// See [`super::Underlay::change_vteps`].
 pub(crate) async fn change(rtnl: &Rtnl, index: u32, delete: &[Vtep], add: &[Vtep]) -> Result<(), NetError> {
     let gone = rtnl.batch(delete.iter().flat_map(|vtep| deletions(vtep, index)).collect()).await?;
     let kept = gone.into_iter().filter_map(|answer| answer.refusal).map(NetError::from);
@@ -279,7 +279,7 @@ pub(crate) async fn change(rtnl: &Rtnl, index: u32, delete: &[Vtep], add: &[Vtep
     NetError::of_all(errors).map_or(Ok(()), Err)
 }
 
-/// See [`super::Host::vteps`].
+/// See [`super::Underlay::vteps`].
 pub(crate) async fn list(rtnl: &Rtnl, index: u32) -> Result<Vec<Vtep>, NetError> {
     let families = [AddressFamily::Bridge, AddressFamily::Inet, AddressFamily::Inet6];
     let mut found = Vec::new();
