@@ -1,6 +1,7 @@
 //! A TLS greeting of our own: gRPC's client keeps for itself why one fails, and says that the connection was closed.
 
 use super::options::TlsFiles;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,7 +22,11 @@ pub(super) async fn greet(authority: &str, files: &TlsFiles) -> Result<(), Strin
     let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
     let tcp = TcpStream::connect(authority).await.map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(Arc::new(config));
-    let mut stream = connector.connect(name, tcp).await.map_err(|error| error.to_string())?;
+    let mut stream = connector.connect(name, tcp).await.map_err(|error| match error.kind() {
+        // A server without TLS closes before it has read all of the greeting, and then the kernel says so by a reset.
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => format!("tls handshake eof: {error}"),
+        _ => error.to_string(),
+    })?;
     // With TLS 1.3 a server looks at the client's certificate when our side takes itself for connected.
     stream.write_all(PREFACE).await.map_err(|error| error.to_string())?;
     stream.read_u8().await.map(drop).map_err(|error| error.to_string())
