@@ -225,7 +225,8 @@ impl Host {
             let program = if words[0] == "fdb" { "bridge" } else { "ip" };
             let output = Command::new(program).args(&words).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success() || said.contains("does not exist"), "{words:?}: {said}");
+            let gone = ["does not exist", "No such device"].iter().any(|text| said.contains(text));
+            assert!(output.status.success() || gone, "{words:?}: {said}");
             String::from_utf8_lossy(&output.stdout).into_owned()
         })
     }
