@@ -24,8 +24,11 @@ trap 'rm -rf "$new"' EXIT
 trap 'exit 1' INT TERM HUP
 apt=$new/apt
 mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/etc"
-# apt's own mirror of this machine's Debian, or Debian's.
-mirror=$(apt-get indextargets --format '$(SITE)' 2>/dev/null | grep -m1 'debian.org/debian$' || echo http://deb.debian.org/debian)
+# The mirror that this machine has its own Debian from; it serves the other suites as well.
+mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Component: main' 2>/dev/null | grep -m1 '/debian$') || {
+    echo "etcd-package: apt has no Debian mirror to take $suite's etcd from" >&2
+    exit 1
+}
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$apt/etc/sources.list"
 : >"$apt/status"
 apt_get() {

@@ -3,7 +3,7 @@
 #
 #   setup.sh [build|run|test|engines|bench]...    default: the first three
 #
-# build: the musl target and a compiler of .proto files   run: a Docker Engine, iptables, BIRD, ip, a static busybox   test: etcd, nft, BIRD
+# build: the musl target and a compiler of .proto files   run: a Docker Engine, iptables, BIRD, ip, a static busybox   test: etcd, nft, BIRD, openssl
 # bench: qperf, for figures between hosts   engines: debootstrap, for the root file systems of newer Debians
 set -eu
 export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
@@ -71,6 +71,7 @@ setup_run() {
 
 setup_test() {
     want nft nftables
+    want openssl openssl
     command -v etcd >/dev/null 2>&1 || install_quietly etcd-server etcd.service
     want_bird
     install_wanted
