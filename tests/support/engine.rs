@@ -299,13 +299,19 @@ impl Engine {
     /// Waits until the host's kernel state is `before` again; what differs after ten seconds fails the test.
     #[track_caller]
     pub(crate) fn assert_back_to(&self, before: &HostState) {
+        self.assert_back_within(before, Duration::from_secs(10));
+    }
+
+    /// As [`Engine::assert_back_to`], for what the collector takes away after its grace period.
+    #[track_caller]
+    pub(crate) fn assert_back_within(&self, before: &HostState, limit: Duration) {
         let begun = Instant::now();
         loop {
             let left = before.difference(&self.state());
             if left.is_empty() {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "left on the host:\n{}", left.join("\n"));
+            assert!(begun.elapsed() < limit, "left on the host:\n{}", left.join("\n"));
             std::thread::sleep(Duration::from_millis(200));
         }
     }
