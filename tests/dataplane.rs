@@ -1035,9 +1035,9 @@ fn felix(tables: [&str; 2], endpoints: &[&str]) {
                     iifname \"cali*\" iifname != {{ {known} }} drop; oifname \"cali*\" oifname != {{ {known} }} drop; }}
             }}"
         );
-        let file = format!("/tmp/felix-{}-{family}.nft", std::process::id());
+        let file = std::env::temp_dir().join(format!("felix-{}-{family}.nft", std::process::id()));
         std::fs::write(&file, table.replace(';', "\n")).unwrap();
-        let loaded = try_run(&format!("nft -f {file}"));
+        let loaded = try_run(&format!("nft -f {}", file.display()));
         std::fs::remove_file(&file).unwrap();
         assert!(loaded.0, "{}", loaded.1);
     }
