@@ -25,13 +25,14 @@
 #   lab.sh engine HOST stop|kill|start
 #                              its dockerd alone: SIGTERM, SIGKILL (what it runs lives on), start
 #
-# $LAB names the lab's directory, by default /tmp/calico-lab. A host on subnet 1 has 198.51.100.N and 2001:db8:1::N, on subnet 2
+# $LAB names the lab's directory, by default calico-lab among the temporary files. A host on subnet 1 has 198.51.100.N and 2001:db8:1::N, on subnet 2
 # 203.0.113.N and 2001:db8:2::N, its engine's API is $LAB/hosts/HOST/docker.sock and its log $LAB/hosts/HOST/dockerd.log. The
 # router is .254 (::fe) of both subnets, the default gateway, knows no way to any container, and serves the page `who`.
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin"
 top=$(cd "$(dirname "$0")/.." && pwd)
-lab=${LAB:-/tmp/calico-lab}
+usual=${TMPDIR:-/tmp}/calico-lab
+lab=${LAB:-$usual}
 image=busybox:local
 plugin=calico:latest
 
@@ -350,7 +351,7 @@ open() {
     swarm 1 $(engines) 9>&-
     list 9>&-
     first=$(engines | head -n 1)
-    [ "$lab" = /tmp/calico-lab ] || echo "in the other shell first: export LAB=$lab"
+    [ "$lab" = "$usual" ] || echo "in the other shell first: export LAB=$lab"
     cat <<EOT
 
 From another shell:

@@ -73,7 +73,8 @@ fn an_address_whose_route_went_elsewhere_is_spoofed() {
             let before = counted(&lab, "RPF");
             assert!(!ask("a", address("x", family), Probe::Udp(80)), "IPv{family}");
             assert!(!ask("a", address("b", family), Probe::Udp(80)), "IPv{family}");
-            assert!(counted(&lab, "RPF") > before, "IPv{family}");
+            let least = if family == 4 { 2 } else { 1 };
+            assert!(counted(&lab, "RPF") >= before + least, "IPv{family}");
             assert!(ask("b", address("x", family), Probe::Udp(80)), "IPv{family}");
         }
     });
