@@ -3,7 +3,7 @@
 use super::cluster::Cluster;
 use super::failure::{Failure, unavailable};
 use super::greet::{greet, speaks_tls};
-use super::meaning::explained;
+use super::meaning::{explained, meaning};
 use super::options::TlsFiles;
 use super::{EtcdStore, kv};
 use crate::store::{Guard, Revision, Store, StoreError, Txn};
@@ -96,7 +96,8 @@ async fn reason(url: &str, tls: &TlsFiles, why: String) -> String {
             (Some(plain), _) if speaks_tls(plain).await => {
                 Some("it speaks TLS: its URL begins with https://".to_owned())
             }
-            (_, Some(authority)) if why.contains("connection closed") || why.contains("canceled") => {
+            // However the transport tells that it broke: what TLS had to say about it is not in that.
+            (_, Some(authority)) if tls.ca.is_some() && meaning(&why).is_none() => {
                 greet(authority, tls).await.err().map(explained)
             }
             _ => None,

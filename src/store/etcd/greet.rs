@@ -28,8 +28,13 @@ pub(super) async fn greet(authority: &str, files: &TlsFiles) -> Result<(), Strin
         _ => error.to_string(),
     })?;
     // With TLS 1.3 a server looks at the client's certificate when our side takes itself for connected.
-    stream.write_all(PREFACE).await.map_err(|error| error.to_string())?;
-    stream.read_u8().await.map(drop).map_err(|error| error.to_string())
+    // It may have closed before our words left; its alert is still there to read, and tells more than a broken pipe.
+    let sent = stream.write_all(PREFACE).await;
+    match (stream.read_u8().await, sent) {
+        (Ok(_), _) => Ok(()),
+        (Err(heard), Err(sent)) if heard.kind() != ErrorKind::InvalidData => Err(sent.to_string()),
+        (Err(heard), _) => Err(heard.to_string()),
+    }
 }
 
 /// Whether what listens there speaks TLS.

@@ -38,11 +38,16 @@ const MEANINGS: [(&[&str], &str); 13] = [
     (&["No route to host", "Network is unreachable"], "there is no way to it"),
 ];
 
+/// What an error means, where that is known.
+pub(super) fn meaning(text: &str) -> Option<&'static str> {
+    let known = MEANINGS.iter().find(|(texts, _)| texts.iter().any(|known| text.contains(known)));
+    known.map(|(_, meaning)| *meaning)
+}
+
 /// The error with its meaning in front, where it has one that is known.
 pub(super) fn explained(text: String) -> String {
-    let known = MEANINGS.iter().find(|(texts, _)| texts.iter().any(|known| text.contains(known)));
-    match known {
-        Some((_, meaning)) => format!("{meaning} ({text})"),
+    match meaning(&text) {
+        Some(meaning) => format!("{meaning} ({text})"),
         None => text,
     }
 }
