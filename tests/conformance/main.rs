@@ -1,5 +1,6 @@
 //! Each of the sixty statements about Calico's data has a test: `tests/conformance.md` says which, and here it is checked
-//! that it does. What keeps nodes apart is tried over a real etcd, too.
+//! that it does. Those about IPAM run here over a real etcd, one for the program: the same tests that `tests/ipam` runs
+//! over a double alone.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -7,11 +8,25 @@
     reason = "a failed expectation is a failed test"
 )]
 
+#[path = "../ipam/double.rs"]
+#[allow(dead_code, reason = "the model and the races use the rest")]
+mod double;
 mod etcd;
 #[path = "../support/etcd_server.rs"]
 mod etcd_server;
+#[path = "../ipam/golden.rs"]
+mod golden;
+#[path = "../ipam/peer.rs"]
+mod peer;
+mod server;
+#[path = "../ipam/statements.rs"]
+mod statements;
+#[path = "../ipam/world.rs"]
+#[allow(dead_code, reason = "the model and the races use the rest")]
+mod world;
 
 use calico_libnetwork::model::{ProfileSpec, Resource};
+use server::peer;
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -12,5 +12,11 @@ mod double;
 mod golden;
 mod lagging;
 mod model;
+mod peer;
 mod statements;
 mod world;
+
+/// No real datastore here: `tests/conformance` has one for the same statements.
+fn peer() -> Option<peer::Peer> {
+    None
+}

@@ -257,6 +257,22 @@ async fn when_all_blocks_are_taken_an_address_is_borrowed() {
 }
 
 #[tokio::test]
+async fn a_borrower_that_loses_a_race_takes_from_the_next_block() {
+    // (20)
+    let mut taken = Vec::new();
+    for fault in [Fault::None, Fault::Conflict] {
+        let world = tiny();
+        world.node("docker-3", "{}");
+        fill(&world, "docker-1", 1).await;
+        fill(&world, "docker-2", 1).await;
+        world.store.befall([fault]);
+        taken.push(block_of(world.auto(&world.ipam("docker-3")).await.unwrap(), 31));
+        world.audit();
+    }
+    assert_ne!(taken[0], taken[1], "the block that somebody else writes is left for another one");
+}
+
+#[tokio::test]
 async fn under_strict_affinity_nothing_is_borrowed() {
     // (21)
     let world = tiny();
