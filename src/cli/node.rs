@@ -141,7 +141,7 @@ fn told(name: &str, removed: &NodeRemoved) -> String {
         let _ = write!(text, "; {disowned} blocks stay without owner, other nodes have addresses of them");
     }
     if *resources > 0 {
-        let _ = write!(text, "; {resources} settings and BGP peers of its own");
+        let _ = write!(text, "; {resources} settings, BGP peers and host endpoints of its own");
     }
     text
 }

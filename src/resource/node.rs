@@ -27,6 +27,9 @@ const TUNNEL_HANDLES: [&str; 5] = [
 /// Kinds of which a resource `node.NAME` is one node's settings.
 const SETTINGS: [&str; 2] = ["felixconfigurations", "bgpconfigurations"];
 
+/// Kinds whose `spec.node` says that they are for one node alone.
+const OF_ONE_NODE: [&str; 2] = ["bgppeers", "hostendpoints"];
+
 /// What one node has.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeReport {
@@ -53,7 +56,7 @@ pub struct NodeRemoved {
     pub deleted: usize,
     /// Blocks that stay without an owner, because other nodes have addresses of them.
     pub disowned: usize,
-    /// Settings and BGP peers of the node.
+    /// Settings, BGP peers and host endpoints of the node.
     pub resources: usize,
 }
 
@@ -99,6 +102,12 @@ fn heartbeat(key: &str) -> Option<&str> {
     rest.strip_suffix("/status").filter(|host| !host.contains('/'))
 }
 
+/// The host whose Felix wrote a report.
+fn reporter(key: &str) -> Option<&str> {
+    let (_, rest) = key.strip_prefix(FELIX_STATUS)?.split_once("/host/")?;
+    rest.split_once('/').map(|(host, _)| host)
+}
+
 /// Takes away everything that a node has. Nothing asks here whether the node lives.
 ///
 /// # Errors
@@ -109,6 +118,7 @@ pub async fn remove_node(store: &SharedStore, node: &NodeName) -> Result<NodeRem
     let addresses = remover.addresses().await?;
     let (deleted, disowned) = remover.blocks().await?;
     let resources = remover.resources().await?;
+    remover.reports().await?;
     remover.delete(&key::resource::<NodeSpec>(node.as_str())).await?;
     Ok(NodeRemoved { endpoints, addresses, deleted, disowned, resources })
 }
@@ -206,16 +216,27 @@ impl Remover<'_> {
         Ok(facts.blocks().map(owner).collect())
     }
 
-    /// The node's own settings, and the BGP peers that are for it alone.
+    /// The node's own settings, the BGP peers that are for it alone, the host endpoints on its interfaces.
     async fn resources(&self) -> Result<usize, StoreError> {
         let settings = SETTINGS.map(|plural| format!("{}{plural}/node.{}", key::RESOURCE_ROOT, self.node));
-        let peers = self.store.list(&format!("{}bgppeers/", key::RESOURCE_ROOT)).await?.entries;
         let of_node = |entry: &&Entry| {
             let value: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
             value.pointer("/spec/node").and_then(Value::as_str) == Some(self.node.as_str())
         };
-        let peers: Vec<String> = peers.iter().filter(of_node).map(|entry| entry.key.clone()).collect();
-        self.delete_all(settings.into_iter().chain(peers)).await
+        let mut keys: Vec<String> = settings.into();
+        for plural in OF_ONE_NODE {
+            let entries = self.store.list(&format!("{}{plural}/", key::RESOURCE_ROOT)).await?.entries;
+            keys.extend(entries.iter().filter(of_node).map(|entry| entry.key.clone()));
+        }
+        self.delete_all(keys).await
+    }
+
+    /// What the node's Felix reported of itself and its endpoints: keys without a lease outlive it.
+    async fn reports(&self) -> Result<usize, StoreError> {
+        let entries = self.store.list(FELIX_STATUS).await?.entries;
+        let ours = |entry: &&Entry| reporter(&entry.key) == Some(self.node.as_str());
+        let keys: Vec<String> = entries.iter().filter(ours).map(|entry| entry.key.clone()).collect();
+        self.delete_all(keys).await
     }
 }
 
@@ -233,5 +254,15 @@ mod tests {
         ] {
             assert_eq!(heartbeat(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_report_is_of_the_host_in_its_key_and_of_no_other() {
+        for report in ["status", "last_reported_status", "workload/x/y/endpoint/eth0"] {
+            let key = format!("/calico/felix/v2/no-region/host/docker-1/{report}");
+            assert_eq!(reporter(&key), Some("docker-1"), "{key}");
+        }
+        assert_eq!(reporter("/calico/felix/v2/no-region/host/docker-11/status"), Some("docker-11"));
+        assert_eq!(reporter("/calico/felix/v1/host/docker-1/status"), None);
     }
 }

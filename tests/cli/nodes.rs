@@ -48,6 +48,8 @@ fn a_node_that_is_gone_for_good_gives_everything_back_and_nothing_else_is_touche
             ("felixconfigurations", "node.docker-1", "{}"),
             ("bgppeers", "of-2", r#"{"node":"docker-2","peerIP":"192.0.2.9","asNumber":64512}"#),
             ("bgppeers", "of-all", r#"{"peerIP":"192.0.2.9","asNumber":64512}"#),
+            ("hostendpoints", "of-1", r#"{"node":"docker-1","interfaceName":"eth0"}"#),
+            ("hostendpoints", "of-2", r#"{"node":"docker-2","interfaceName":"eth0"}"#),
         ] {
             world.put(
                 &format!("{ROOT}/{plural}/{name}"),
@@ -56,6 +58,9 @@ fn a_node_that_is_gone_for_good_gives_everything_back_and_nothing_else_is_touche
         }
         world.put(&format!("{ROOT}/profiles/net"), r#"{"kind":"Profile","metadata":{"name":"net","annotations":{"org.projectcalico.docker.nodes":"docker-1,docker-2"}},"spec":{}}"#);
         world.put("/calico/ipam/v2/host/docker-2", "");
+        for host in ["docker-1", "docker-2"] {
+            world.put(&format!("/calico/felix/v2/no-region/host/{host}/last_reported_status"), "{}");
+        }
         let listed = world.does(&["node", "list"], "");
         assert!(listed.contains("docker-2   192.0.2.1/24          2           1        3"), "{listed}");
         let shown = world.does(&["node", "show", "docker-2"], "");
@@ -66,7 +71,7 @@ fn a_node_that_is_gone_for_good_gives_everything_back_and_nothing_else_is_touche
         let done = world.does(&["node", "remove", "docker-2", "--force"], "");
         assert_eq!(
             done,
-            "removed node docker-2: 2 endpoints, 3 addresses, 1 blocks; 2 settings and BGP peers of its own"
+            "removed node docker-2: 2 endpoints, 3 addresses, 1 blocks; 3 settings, BGP peers and host endpoints of its own"
         );
         let left: Vec<String> = world
             .keys("/calico/")
@@ -80,6 +85,9 @@ fn a_node_that_is_gone_for_good_gives_everything_back_and_nothing_else_is_touche
         );
         assert_eq!(world.keys(&format!("{ROOT}/felixconfigurations/")).len(), 1);
         assert_eq!(world.keys(&format!("{ROOT}/bgppeers/")).len(), 1);
+        assert_eq!(world.keys(&format!("{ROOT}/hostendpoints/")), [format!("{ROOT}/hostendpoints/of-1")]);
+        let reports = world.keys("/calico/felix/v2/");
+        assert_eq!(reports, ["/calico/felix/v2/no-region/host/docker-1/last_reported_status"]);
         assert!(world.block_on(world.ipam("docker-1").lookup(kept)).unwrap().is_some());
         assert_eq!(world.audit().findings, []);
         assert!(
