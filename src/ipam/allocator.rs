@@ -12,7 +12,7 @@ use super::search::Searcher;
 use super::usage;
 use crate::model::{BlockAffinity, Cidr, IpamConfig};
 use crate::store::Txn;
-use crate::store::retry;
+use crate::store::retry::{self, Conflicting as _};
 use crate::store::typed::Versioned;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ const BLOCK_LIMIT: usize = 20;
 /// How often another block is looked for when somebody else was quicker.
 const CLAIMS: u32 = retry::ATTEMPTS;
 
-/// How often the blocks are gone through for an address that somebody else always takes first.
+/// How often the blocks are gone through in a row for an address that somebody else always takes first.
 const SWEEPS: u32 = retry::ATTEMPTS;
 
 /// What automatic assignment got. Some addresses and an error go together: the rest could not be had.
@@ -115,24 +115,38 @@ impl Engine {
                 Some(block) => Some(block),
                 None => self.reader.block(&cidr).await?,
             };
-            let Some(mut block) = read.filter(|block| !rules.own_only || block.value.is_owned_by(&self.node))
-            else {
-                return Ok(Vec::new());
-            };
-            let now = self.now();
-            block.value.collect(now, cooldown(rules.config));
-            let take = |owner: &Owner| block.value.take_next(&self.attribute(owner, now), rules.allowed);
-            let ips: Vec<IpAddr> = owners.iter().map_while(take).collect();
-            if ips.is_empty() {
-                return Ok(ips);
+            match read {
+                Some(block) => self.take(block, owners, rules, unseen.swap(false, Ordering::Relaxed)).await,
+                None => Ok(Vec::new()),
             }
-            let handles = owners.iter().take(ips.len()).map(|owner| &owner.handle);
-            let (txn, _) = put_block(Txn::new(), &block)?;
-            let txn = self.add_to_handles(txn, cidr, handles, unseen.swap(false, Ordering::Relaxed)).await?;
-            self.commit(txn).await?;
-            Ok(ips)
         })
         .await
+    }
+
+    /// The same from a block as it was read: somebody else's change of it is an error, to be tried again. `unseen`: the
+    /// handles are taken to be new.
+    async fn take(
+        &self,
+        mut block: Versioned<Block>,
+        owners: &[Owner],
+        rules: &TakeRules<'_>,
+        unseen: bool,
+    ) -> Result<Vec<IpAddr>, IpamError> {
+        if rules.own_only && !block.value.is_owned_by(&self.node) {
+            return Ok(Vec::new());
+        }
+        let now = self.now();
+        block.value.collect(now, cooldown(rules.config));
+        let take = |owner: &Owner| block.value.take_next(&self.attribute(owner, now), rules.allowed);
+        let ips: Vec<IpAddr> = owners.iter().map_while(take).collect();
+        if ips.is_empty() {
+            return Ok(ips);
+        }
+        let handles = owners.iter().take(ips.len()).map(|owner| &owner.handle);
+        let (txn, _) = put_block(Txn::new(), &block)?;
+        let txn = self.add_to_handles(txn, block.value.cidr(), handles, unseen).await?;
+        self.commit(txn).await?;
+        Ok(ips)
     }
 }
 
@@ -269,16 +283,24 @@ impl Run<'_> {
     /// Takes addresses from blocks of other nodes and of nobody; they stay theirs. Whoever was beaten to each free address
     /// of a listing lists again: only a listing without any says that all are taken.
     async fn borrow(&mut self) -> Result<(), IpamError> {
-        for _ in 0..SWEEPS {
-            if !self.sweep().await? || self.is_done() {
+        let (mut unseen, mut in_vain) = (true, 0);
+        while !self.is_done() && in_vain < SWEEPS {
+            let before = self.ips.len();
+            if !self.sweep(&mut unseen).await? {
                 break;
+            }
+            if self.ips.len() > before {
+                in_vain = 0;
+            } else {
+                in_vain += 1;
+                retry::pause(in_vain).await;
             }
         }
         Ok(())
     }
 
     /// Goes through the blocks as they are listed now; says whether one of them had a free address.
-    async fn sweep(&mut self) -> Result<bool, IpamError> {
+    async fn sweep(&mut self, unseen: &mut bool) -> Result<bool, IpamError> {
         let blocks = self.engine.reader.blocks(self.wanted.version).await?;
         let mut had_free = false;
         for pool in self.pools.clone() {
@@ -296,13 +318,27 @@ impl Run<'_> {
                     _ if self.is_done() => return Ok(true),
                     Ok(block) => {
                         had_free |= block.value.has_free(&self.allowed);
-                        self.fill(block).await?;
+                        self.borrow_from(block, unseen).await?;
                     }
                     Err(error) => self.note(error),
                 }
             }
         }
         Ok(had_free)
+    }
+
+    /// Tries once. Its owner and other borrowers write a block that was just written: the next one is more likely to be
+    /// had than this one at a second try.
+    async fn borrow_from(&mut self, block: Versioned<Block>, unseen: &mut bool) -> Result<(), IpamError> {
+        let left = self.owners.get(self.ips.len()..).unwrap_or_default();
+        let rules = TakeRules { allowed: &self.allowed, config: &self.config, own_only: false };
+        match self.engine.take(block, left, &rules, *unseen).await {
+            Ok(ips) => self.ips.extend(ips),
+            // It may have been a handle that exists.
+            Err(error) if error.is_conflict() => *unseen = false,
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// The sentence for those who got nothing.

@@ -7,8 +7,7 @@ use std::time::Duration;
 /// How often one change is tried before its conflict is reported, as Calico's `datastoreRetries`.
 pub const ATTEMPTS: u32 = 100;
 
-/// Runs `attempt` until it ends with anything but a conflict. The pause before a new attempt grows to 10 ms and
-/// carries jitter from a fresh UUID.
+/// Runs `attempt` until it ends with anything but a conflict, with a [`pause`] before each new attempt.
 pub async fn on_conflict<T, E, F, Fut>(mut attempt: F) -> Result<T, E>
 where
     F: FnMut() -> Fut,
@@ -17,15 +16,18 @@ where
 {
     for tried in 1..ATTEMPTS {
         match attempt().await {
-            Err(error) if error.is_conflict() => {
-                let random = u64::from(uuid::Uuid::new_v4().as_fields().0);
-                let ceiling = (u64::from(tried) * 500).min(10_000);
-                tokio::time::sleep(Duration::from_micros(random % ceiling)).await;
-            }
+            Err(error) if error.is_conflict() => pause(tried).await,
             done => return done,
         }
     }
     attempt().await
+}
+
+/// Lets the others go first after `tried` lost races. The pause grows to 10 ms and carries jitter from a fresh UUID.
+pub async fn pause(tried: u32) {
+    let random = u64::from(uuid::Uuid::new_v4().as_fields().0);
+    let ceiling = u64::from(tried).saturating_mul(500).clamp(1, 10_000);
+    tokio::time::sleep(Duration::from_micros(random % ceiling)).await;
 }
 
 /// An error that may be a lost race.
