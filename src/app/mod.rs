@@ -127,7 +127,7 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
                 let Some(inbox) = inbox.take() else { continue };
                 tasks::spawn_policy(&mut supervisor, policy, inbox, &shutdown);
                 tasks::spawn_tuning(&mut supervisor, tuning, &shutdown);
-                tasks::spawn_routes(&mut supervisor, routes, &shutdown);
+                tasks::spawn_routes(&mut supervisor, routes, &parts.dataplane, &shutdown);
                 admin.send_replace(Some(AdminParts {
                     store: parts.store.clone(),
                     policy: desk.clone(),

@@ -101,9 +101,12 @@ pub(super) fn spawn_tuning(supervisor: &mut Supervisor, tuning: TuningFeed, shut
 pub(super) fn spawn_routes(
     supervisor: &mut Supervisor,
     routes: Option<routes::Worker>,
+    dataplane: &Dataplane,
     shutdown: &CancellationToken,
 ) {
     if let Some(routes) = routes {
+        let guard = super::routes::guard(routes.networks(), dataplane.clone());
+        supervisor.spawn("tunnel guard", stoppable(shutdown.clone().cancelled_owned(), guard));
         supervisor.spawn("routes", stoppable(shutdown.clone().cancelled_owned(), routes.run()));
     }
 }

@@ -9,10 +9,11 @@
 //!                                       +---- read back <- notification, failure, timer
 //! ```
 //!
-//! `view`, `parse`, `host`, `resolve`, `delta` and `problems` decide; `feed`, `tunnel`, `program` and `worker` do. Nothing is taken away before
+//! `view`, `parse`, `host`, `resolve`, `delta` and `problems` decide; `feed`, `tunnel`, `program` and `worker` do; `examine` looks. Nothing is taken away before
 //! everything was listed once, nor when the task ends.
 
 mod delta;
+mod examine;
 mod feed;
 mod host;
 mod parse;
@@ -26,6 +27,8 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use examine::{Examination, ExamineError, examine};
+pub use program::Network;
 pub use tunnel::FREE_VNI;
 pub use worker::{Parts, Worker};
 
