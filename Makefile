@@ -24,7 +24,7 @@ export WITH_CONTAINER_ROUTES ?= 0
 export WITH_BIRD ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab test test-engines lint fmt bench bench-policy bench-datastore bench-lab clean
+.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab engines test test-engines lint fmt bench bench-policy bench-datastore bench-lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="	" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -61,10 +61,12 @@ lab: plugin ## several hosts on this machine: a swarm with the plugin, until Ctr
 	@tools/setup.sh
 	@tools/lab.sh open $(SET) -- $(HOSTS)
 
-test: plugin ## all tests
+engines: ## make the root file systems of newer Debians, whose engines the tests run as well (once, cached)
 	@tools/setup.sh
 	@for suite in $(ENGINES); do tools/engine-rootfs.sh $$suite || echo "without Debian $$suite's Docker Engine, its tests are skipped"; done
-	cargo test --locked
+
+test: plugin engines ## all tests
+	cargo test --locked --no-fail-fast
 
 test-engines: plugin ## the Docker tests on Debian's newer engines, 26.1 and 28.5
 	@tools/setup.sh

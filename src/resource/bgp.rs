@@ -162,14 +162,7 @@ fn filter_rule(rule: &Spec, path: &str, version: IpVersion, problems: &mut Probl
 
 #[cfg(test)]
 mod tests {
-    use crate::resource::{check, doubts, read};
-
-    fn problems(kind: &str, name: &str, spec: &str) -> Vec<String> {
-        let text = format!(
-            "kind: {kind}\napiVersion: projectcalico.org/v3\nmetadata: {{name: {name}}}\nspec: {spec}\n"
-        );
-        check(&read(&text).unwrap()[0])
-    }
+    use crate::resource::{doubts, problems, read};
 
     #[test]
     fn what_calicoctl_takes_is_taken() {

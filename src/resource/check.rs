@@ -254,14 +254,7 @@ fn verdicts(document: &Document) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::read;
-
-    fn problems(kind: &str, name: &str, spec: &str) -> Vec<String> {
-        let text = format!(
-            "kind: {kind}\napiVersion: projectcalico.org/v3\nmetadata: {{name: {name}}}\nspec: {spec}\n"
-        );
-        check(&read(&text).unwrap()[0])
-    }
+    use crate::resource::{problems, read};
 
     #[track_caller]
     fn wrong(kind: &str, spec: &str, sentence: &str) {

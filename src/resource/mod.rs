@@ -28,3 +28,11 @@ pub use label::{LabelChange, Labelled, label};
 pub use node::{NodeRemoved, NodeReport, nodes, remove_node};
 pub use read::read;
 pub use write::{Done, Verb, WriteError, Writer, find, list};
+
+/// What is wrong with a document, for the tests of its checks.
+#[cfg(test)]
+fn problems(kind: &str, name: &str, spec: &str) -> Vec<String> {
+    let text =
+        format!("kind: {kind}\napiVersion: projectcalico.org/v3\nmetadata: {{name: {name}}}\nspec: {spec}\n");
+    check(&read(&text).unwrap()[0])
+}

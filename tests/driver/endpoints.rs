@@ -260,7 +260,7 @@ async fn a_repeated_join_that_fails_leaves_the_container_its_interface() {
     let endpoint = engine.run(&network).await.unwrap();
     let mut join = endpoint.reference();
     join["SandboxKey"] = json!(endpoint.sandbox);
-    world.firewall.fail(1, Fate::Fails);
+    world.firewall.faults.fail(1, Fate::Fails);
     assert!(world.call("NetworkDriver.Join", &join).await.is_err());
     assert_eq!(world.host.endpoints().len(), 1);
     assert_eq!(world.ok("NetworkDriver.Join", &join).await, endpoint.joined);

@@ -95,12 +95,12 @@ async fn a_write_that_happened_after_all_is_found_even_if_its_undo_fails_too() {
 async fn every_host_call_may_fail() {
     for generation in [20, 29] {
         let world = World::new().await;
-        let before = world.host.calls();
+        let before = world.host.faults.calls();
         life(&world, generation).await;
-        for nth in 1..=world.host.calls() - before {
+        for nth in 1..=world.host.faults.calls() - before {
             for fate in [Fate::Fails, Fate::FailsAfterwards] {
                 let world = World::new().await;
-                world.host.fail(nth, fate);
+                world.host.faults.fail(nth, fate);
                 life(&world, generation).await;
                 assert_nothing_stays(&world, &format!("engine {generation}, host call {nth} {fate:?}")).await;
             }
@@ -112,12 +112,12 @@ async fn every_host_call_may_fail() {
 async fn every_firewall_call_may_fail() {
     for generation in [20, 29] {
         let world = World::new().await;
-        let before = world.firewall.calls();
+        let before = world.firewall.faults.calls();
         life(&world, generation).await;
-        for nth in 1..=world.firewall.calls() - before {
+        for nth in 1..=world.firewall.faults.calls() - before {
             for fate in [Fate::Fails, Fate::FailsAfterwards] {
                 let world = World::new().await;
-                world.firewall.fail(nth, fate);
+                world.firewall.faults.fail(nth, fate);
                 life(&world, generation).await;
                 assert_nothing_stays(&world, &format!("engine {generation}, firewall call {nth} {fate:?}"))
                     .await;
@@ -136,8 +136,8 @@ async fn an_outage_in_the_middle_leaves_nothing() {
                 .for_each(|verb| world.store.fail_always(verb, Fault::Unavailable)),
             false => world.store.heal(),
         }),
-        ("host", |world, down| world.host.fail_always(down)),
-        ("firewall", |world, down| world.firewall.fail_always(down)),
+        ("host", |world, down| world.host.faults.fail_always(down)),
+        ("firewall", |world, down| world.firewall.faults.fail_always(down)),
     ];
     for (what, toggle) in outages {
         for stage in 0..3 {
@@ -169,9 +169,9 @@ async fn a_container_that_could_not_be_removed_keeps_its_address_until_it_is() {
     let engine = Engine::new(&world);
     let network = engine.create(&plan(&[subnet("10.9.0.0/30")])).await.unwrap();
     let endpoint = engine.run(&network).await.unwrap();
-    world.host.fail_always(true);
+    world.host.faults.fail_always(true);
     engine.stop(&endpoint).await;
-    world.host.fail_always(false);
+    world.host.faults.fail_always(false);
     assert!(world.allocated().await.contains(endpoint.ip()), "its veth is still there");
     world.docker.add_network(&network.id);
     world.collect().await;
@@ -194,7 +194,7 @@ async fn a_start_may_fail_at_every_call_and_be_tried_again() {
             world.docker.add_network(&network.id);
             world.docker.add_container("running", &[&endpoint.id]);
             world.store.fail(verb, nth, Fault::Unavailable);
-            world.host.fail(usize::try_from(nth).unwrap(), Fate::Fails);
+            world.host.faults.fail(usize::try_from(nth).unwrap(), Fate::Fails);
             // As the plugin does: again and again, until it succeeds.
             let tries = world.restart_persistently().await;
             assert!(tries <= 3, "{tries}");
@@ -217,9 +217,9 @@ async fn an_endpoint_whose_link_lost_its_routes_is_programmed_again() {
     let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
     let endpoint = engine.run(&network).await.unwrap();
     let link = world.host.endpoints().remove(0);
-    let calls = world.host.calls();
+    let calls = world.host.faults.calls();
     world.drivers.repair(&link.host).await;
-    assert!(world.host.calls() > calls);
+    assert!(world.host.faults.calls() > calls);
     assert_eq!(world.host.endpoints(), std::slice::from_ref(&link));
     // Foreign interfaces, and endpoints that left, are none of its business.
     world.drivers.repair(&"eth0".parse().unwrap()).await;

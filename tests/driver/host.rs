@@ -24,22 +24,52 @@ pub(crate) enum Fate {
 
 /// Counts calls and decides which fail.
 #[derive(Debug, Default)]
-struct Faults {
+pub(crate) struct Faults(Mutex<Plan>);
+
+#[derive(Debug, Default)]
+struct Plan {
     calls: usize,
-    planned: BTreeMap<usize, Fate>,
+    fates: BTreeMap<usize, Fate>,
     always: bool,
 }
 
 impl Faults {
-    fn next(&mut self) -> Option<Fate> {
-        self.calls += 1;
-        if self.always { Some(Fate::Fails) } else { self.planned.remove(&self.calls) }
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.0.lock().unwrap()
+    }
+
+    fn next(&self) -> Option<Fate> {
+        let mut plan = self.plan();
+        plan.calls += 1;
+        let number = plan.calls;
+        if plan.always { Some(Fate::Fails) } else { plan.fates.remove(&number) }
+    }
+
+    /// The n-th call from now (1 is the next) meets its fate.
+    pub(crate) fn fail(&self, n: usize, fate: Fate) {
+        let mut plan = self.plan();
+        let call = plan.calls + n;
+        plan.fates.insert(call, fate);
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.plan().calls
+    }
+
+    /// Every call fails until the next word.
+    pub(crate) fn fail_always(&self, always: bool) {
+        self.plan().always = always;
+    }
+
+    pub(crate) fn heal(&self) {
+        let mut plan = self.plan();
+        plan.fates.clear();
+        plan.always = false;
     }
 }
 
 #[derive(Debug, Default)]
 struct HostState {
-    faults: Faults,
     endpoints: BTreeMap<String, EndpointLink>,
     routes: Vec<HostRoute>,
     flushed: Vec<IpAddr>,
@@ -49,34 +79,13 @@ struct HostState {
 /// The kernel.
 #[derive(Debug, Default)]
 pub(crate) struct TestHost {
+    pub(crate) faults: Faults,
     state: Mutex<HostState>,
 }
 
 impl TestHost {
     fn state(&self) -> MutexGuard<'_, HostState> {
         self.state.lock().unwrap()
-    }
-
-    /// The n-th call from now (1 is the next) meets its fate.
-    pub(crate) fn fail(&self, n: usize, fate: Fate) {
-        let mut state = self.state();
-        let call = state.faults.calls + n;
-        state.faults.planned.insert(call, fate);
-    }
-
-    pub(crate) fn calls(&self) -> usize {
-        self.state().faults.calls
-    }
-
-    /// Every call fails until the next word.
-    pub(crate) fn fail_always(&self, always: bool) {
-        self.state().faults.always = always;
-    }
-
-    pub(crate) fn heal(&self) {
-        let mut state = self.state();
-        state.faults.planned.clear();
-        state.faults.always = false;
     }
 
     pub(crate) fn endpoints(&self) -> Vec<EndpointLink> {
@@ -122,7 +131,7 @@ impl TestHost {
             tokio::task::yield_now().await;
             let mut state = self.state();
             let failed = || Err(NetError::of_io(what, std::io::Error::other("a planned fault of the test")));
-            match state.faults.next() {
+            match self.faults.next() {
                 Some(Fate::Fails) => failed(),
                 Some(Fate::FailsAfterwards) => {
                     verb(&mut state)?;
@@ -253,7 +262,6 @@ impl Host for TestHost {
 
 #[derive(Debug, Default)]
 struct FirewallState {
-    faults: Faults,
     open: BTreeSet<String>,
     siblings: BTreeMap<String, Vec<IpAddr>>,
     pools: BTreeSet<PoolNat>,
@@ -263,34 +271,13 @@ struct FirewallState {
 /// The packet filter.
 #[derive(Debug, Default)]
 pub(crate) struct TestFirewall {
+    pub(crate) faults: Faults,
     state: Mutex<FirewallState>,
 }
 
 impl TestFirewall {
     fn state(&self) -> MutexGuard<'_, FirewallState> {
         self.state.lock().unwrap()
-    }
-
-    /// The n-th call from now (1 is the next) meets its fate.
-    pub(crate) fn fail(&self, n: usize, fate: Fate) {
-        let mut state = self.state();
-        let call = state.faults.calls + n;
-        state.faults.planned.insert(call, fate);
-    }
-
-    pub(crate) fn calls(&self) -> usize {
-        self.state().faults.calls
-    }
-
-    /// Every call fails until the next word.
-    pub(crate) fn fail_always(&self, always: bool) {
-        self.state().faults.always = always;
-    }
-
-    pub(crate) fn heal(&self) {
-        let mut state = self.state();
-        state.faults.planned.clear();
-        state.faults.always = false;
     }
 
     /// Interfaces that are open.
@@ -320,7 +307,7 @@ impl TestFirewall {
         async move {
             tokio::task::yield_now().await;
             let mut state = self.state();
-            let fate = state.faults.next();
+            let fate = self.faults.next();
             if fate != Some(Fate::Fails) {
                 verb(&mut state);
             }

@@ -183,8 +183,8 @@ async fn a_repeated_call_after_a_failure_publishes() {
     let network = engine.create(&plan(&[subnet("")])).await.unwrap();
     let endpoint = engine.run(&network).await.unwrap();
     let body = program(&endpoint.reference(), &json!([port(0, 80)]));
-    world.firewall.fail(1, Fate::Fails);
-    world.firewall.fail(2, Fate::Fails);
+    world.firewall.faults.fail(1, Fate::Fails);
+    world.firewall.faults.fail(2, Fate::Fails);
     assert!(world.refusal(PEC, &body).await.contains("program the packet filter"));
     world.ok(PEC, &body).await;
     assert_eq!(world.firewall.ports().len(), 1);

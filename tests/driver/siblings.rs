@@ -106,12 +106,13 @@ async fn whatever_fails_nobody_keeps_an_address_of_one_that_is_gone() {
                 let engine = Engine::new(&world);
                 let [a, b, c] = networks(&engine).await;
                 let one = engine.run(&a).await.unwrap();
-                let calls = || if of_host { world.host.calls() } else { world.firewall.calls() };
+                let calls =
+                    || if of_host { world.host.faults.calls() } else { world.firewall.faults.calls() };
                 let begin = calls();
                 if of_host {
-                    world.host.fail(nth, fate)
+                    world.host.faults.fail(nth, fate)
                 } else {
-                    world.firewall.fail(nth, fate)
+                    world.firewall.faults.fail(nth, fate)
                 }
                 let connected = connect(&engine, &b, &one).await;
                 if let Ok(second) = &connected {

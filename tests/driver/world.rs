@@ -136,8 +136,8 @@ impl World {
     /// No more faults anywhere.
     pub(crate) fn heal(&self) {
         self.store.heal();
-        self.host.heal();
-        self.firewall.heal();
+        self.host.faults.heal();
+        self.firewall.faults.heal();
     }
 
     /// Keys below a prefix, without the prefix.

@@ -20,3 +20,33 @@ mod log_lines;
 mod replay;
 mod transport;
 mod wire;
+
+/// Methods that need arguments.
+const WITH_ARGUMENTS: [&str; 18] = [
+    "/NetworkDriver.GwAllocCheck",
+    "/NetworkDriver.AllocateNetwork",
+    "/NetworkDriver.FreeNetwork",
+    "/NetworkDriver.CreateNetwork",
+    "/NetworkDriver.DeleteNetwork",
+    "/NetworkDriver.CreateEndpoint",
+    "/NetworkDriver.DeleteEndpoint",
+    "/NetworkDriver.EndpointOperInfo",
+    "/NetworkDriver.Join",
+    "/NetworkDriver.Leave",
+    "/NetworkDriver.ProgramExternalConnectivity",
+    "/NetworkDriver.RevokeExternalConnectivity",
+    "/NetworkDriver.DiscoverNew",
+    "/NetworkDriver.DiscoverDelete",
+    "/IpamDriver.RequestPool",
+    "/IpamDriver.ReleasePool",
+    "/IpamDriver.RequestAddress",
+    "/IpamDriver.ReleaseAddress",
+];
+
+/// Methods without arguments.
+const WITHOUT_ARGUMENTS: [&str; 4] = [
+    "/Plugin.Activate",
+    "/NetworkDriver.GetCapabilities",
+    "/IpamDriver.GetCapabilities",
+    "/IpamDriver.GetDefaultAddressSpaces",
+];

@@ -2,6 +2,7 @@
 
 use crate::client::{Running, post, until, within};
 use crate::handler::{Act, Scripted};
+use crate::{WITH_ARGUMENTS, WITHOUT_ARGUMENTS};
 use calico_libnetwork::protocol::Request;
 use calico_libnetwork::server::Options;
 use std::sync::Arc;
@@ -12,36 +13,6 @@ use tokio::sync::Notify;
 const LEAVE: &str = r#"{"NetworkID":"n1","EndpointID":"e1"}"#;
 const LEAVE_PATH: &str = "/NetworkDriver.Leave";
 const CAPABILITIES: &str = "/NetworkDriver.GetCapabilities";
-
-/// Methods that need arguments.
-const WITH_ARGUMENTS: [&str; 18] = [
-    "/NetworkDriver.GwAllocCheck",
-    "/NetworkDriver.AllocateNetwork",
-    "/NetworkDriver.FreeNetwork",
-    "/NetworkDriver.CreateNetwork",
-    "/NetworkDriver.DeleteNetwork",
-    "/NetworkDriver.CreateEndpoint",
-    "/NetworkDriver.DeleteEndpoint",
-    "/NetworkDriver.EndpointOperInfo",
-    "/NetworkDriver.Join",
-    "/NetworkDriver.Leave",
-    "/NetworkDriver.ProgramExternalConnectivity",
-    "/NetworkDriver.RevokeExternalConnectivity",
-    "/NetworkDriver.DiscoverNew",
-    "/NetworkDriver.DiscoverDelete",
-    "/IpamDriver.RequestPool",
-    "/IpamDriver.ReleasePool",
-    "/IpamDriver.RequestAddress",
-    "/IpamDriver.ReleaseAddress",
-];
-
-/// Methods without arguments.
-const WITHOUT_ARGUMENTS: [&str; 4] = [
-    "/Plugin.Activate",
-    "/NetworkDriver.GetCapabilities",
-    "/IpamDriver.GetCapabilities",
-    "/IpamDriver.GetDefaultAddressSpaces",
-];
 
 /// Limits short enough for a test; deadlines that no test wants to meet stay long.
 fn quick() -> Options {
