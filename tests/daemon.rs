@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// For what must happen, on a machine that may be very busy.
@@ -296,6 +296,144 @@ fn a_felix_that_knows_no_endpoint_does_not_get_the_host() {
         let again = Daemon::start();
         assert!(said("this plugin stands back") && !ours_filters());
         drop(again);
+    });
+}
+
+/// What `docker network ls` is answered, and how often was asked.
+struct Engine {
+    networks: Arc<Mutex<Value>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Engine {
+    /// Listens where Docker does; everything else that it is asked it does not know.
+    fn start() -> Self {
+        let engine = Self { networks: Arc::new(Mutex::new(json!([]))), asked: Arc::default() };
+        let (networks, asked) = (engine.networks.clone(), engine.asked.clone());
+        let listener = UnixListener::bind("/run/docker.sock").unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut head) = (stream.unwrap(), Vec::new());
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                    head.push(byte[0]);
+                }
+                let (status, body) = match String::from_utf8_lossy(&head).contains("/networks ") {
+                    true => {
+                        let listed = networks.lock().unwrap().to_string();
+                        asked.fetch_add(1, Ordering::SeqCst);
+                        ("200 OK", listed)
+                    }
+                    false => ("404 Not Found", "{}".to_owned()),
+                };
+                let length = body.len();
+                // Whoever asked may have gone.
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+                );
+            }
+        });
+        engine
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn a_bridge_of_dockers_is_known_as_soon_as_its_link_comes_and_the_engine_tells_of_it() {
+    in_namespace("a_bridge_of_dockers_is_known_as_soon_as_its_link_comes_and_the_engine_tells_of_it", || {
+        // Less than the half minute after which names are looked up anyway.
+        const SOON: Duration = Duration::from_secs(20);
+        if !have("nft", "nft") {
+            return;
+        }
+        run("mkdir -p /run/lib");
+        let engine = Engine::start();
+        let _daemon = Daemon::start();
+        let known = |name: &str| run("nft list set inet calico-docker docker-bridges").contains(name);
+        let soon = |what: &str, holds: &dyn Fn() -> bool| {
+            let started = Instant::now();
+            eventually(what, holds);
+            assert!(started.elapsed() < SOON, "{what} took {:?}", started.elapsed());
+        };
+        eventually("the first look", || engine.asked() > 0);
+        run("ip link add br-0123456789ab type bridge");
+        soon("a bridge with a name of Docker's", &|| known("br-0123456789ab"));
+        // The engine makes the bridge first and lists the network afterwards.
+        let before = engine.asked();
+        run("ip link add lan type bridge");
+        eventually("the look at once", || engine.asked() > before);
+        assert!(!known("\"lan\""));
+        *engine.networks.lock().unwrap() = json!([{"Id": "ba".repeat(32), "Name": "x", "Driver": "bridge",
+                "Options": {"com.docker.network.bridge.name": "lan"}}]);
+        soon("a bridge with a name of the user's", &|| known("\"lan\""));
+        // The other way round when it goes.
+        run("ip link del br-0123456789ab; ip link del lan");
+        *engine.networks.lock().unwrap() = json!([]);
+        soon("both are forgotten", &|| !known("br-0123456789ab") && !known("\"lan\""));
+    });
+}
+
+/// The page of figures.
+fn figures() -> String {
+    run(&format!(
+        "env -u CALICO_TEST_INSIDE NODENAME=lab CALICO_LIBNETWORK_STATE_DIR=/run/state {} metrics",
+        env!("CARGO_BIN_EXE_calico-libnetwork")
+    ))
+}
+
+#[test]
+fn the_page_counts_addresses_by_pool_and_what_was_denied_by_endpoint() {
+    in_namespace("the_page_counts_addresses_by_pool_and_what_was_denied_by_endpoint", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let daemon = Daemon::start();
+        let counts = |state: &str, count: u32| {
+            let end = format!("cidr=\"10.66.0.0/24\",state=\"{state}\"}} {count}");
+            let page = figures();
+            let line = page.lines().any(|line| {
+                line.starts_with("calico_libnetwork_ipam_pool_addresses{pool=") && line.ends_with(&end)
+            });
+            assert!(line, "{end}\n{page}");
+        };
+        counts("held", 0);
+        counts("free", 256);
+        let (one, two) = (daemon.join(1), daemon.join(2));
+        counts("held", 2);
+        counts("free", 254);
+        one.run("c1");
+        two.run("c2");
+        let ip = &two.ip;
+        // VXLAN from a container is denied whoever gets it, and by the rule that says so.
+        let denied = || {
+            let page = figures();
+            let chain = page.lines().find_map(|line| {
+                let line = line
+                    .strip_prefix("calico_libnetwork_endpoint_info{interface=\"cali11111111111\",chain=\"")?;
+                line.strip_suffix("\"} 1").filter(|chain| chain.starts_with("shape-from-"))
+            });
+            let start = format!("calico_libnetwork_denied_packets_total{{chain=\"{}\",", chain.unwrap());
+            let counts = page.lines().filter(|line| line.starts_with(&start));
+            counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        };
+        assert_eq!(denied(), 0);
+        let target = format!("{ip}:4789");
+        inside("c1", move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            for _ in 0..3 {
+                socket.send_to(b"x", &target).unwrap();
+            }
+        });
+        eventually("all three are counted", || denied() == 3);
+        let explained = run(&format!(
+            "env -u CALICO_TEST_INSIDE NODENAME=lab CALICO_LIBNETWORK_STATE_DIR=/run/state {} policy explain cali11111111111",
+            env!("CARGO_BIN_EXE_calico-libnetwork")
+        ));
+        assert!(explained.contains("  VXLAN from a workload: Deny  [3 packets, "), "{explained}");
     });
 }
 
