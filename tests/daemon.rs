@@ -392,6 +392,7 @@ fn an_interface_that_was_renamed_away_and_back_works_again() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a story is read in one piece")]
 fn a_flow_ends_with_the_owner_of_its_address_and_reaches_no_later_one() {
     const CLOSED: &str = "
 apiVersion: projectcalico.org/v3

@@ -102,7 +102,7 @@ impl Wire {
 
     fn next(&self) -> Segment {
         let mut bytes = [0; 256];
-        let len = (&self.socket).read(&mut bytes).expect("a segment comes");
+        let len = (&self.socket).read(&mut bytes).unwrap();
         // Of IPv4 the header is there, too.
         let start = if self.own.is_ipv4() { usize::from(bytes[0] & 15) * 4 } else { 0 };
         let segment = &bytes[start..len];
