@@ -95,15 +95,28 @@ impl Daemon {
 
     /// `docker run`, up to Join.
     fn create(&self, number: u8) -> Container {
+        self.create_at(number, "")
+    }
+
+    /// The same with `--ip`.
+    fn create_at(&self, number: u8, ip: &str) -> Container {
         let id = format!("{number:x}").repeat(64);
         let address =
-            call("IpamDriver.RequestAddress", &json!({"PoolID": self.pool, "Address": "", "Options": null}));
+            call("IpamDriver.RequestAddress", &json!({"PoolID": self.pool, "Address": ip, "Options": null}));
         let address = address["Address"].as_str().unwrap().to_owned();
         let interface = json!({"Address": address, "AddressIPv6": "", "MacAddress": ""});
         let endpoint = json!({"NetworkID": NETWORK, "EndpointID": id, "Interface": interface, "Options": {}});
         call("NetworkDriver.CreateEndpoint", &endpoint);
         let ip = address.split('/').next().unwrap().to_owned();
         Container { iface: format!("cali{}", &id[..11]), ip, id }
+    }
+
+    /// `docker rm --force`.
+    fn remove(&self, container: &Container) {
+        let endpoint = json!({"NetworkID": NETWORK, "EndpointID": container.id});
+        call("NetworkDriver.Leave", &endpoint);
+        call("NetworkDriver.DeleteEndpoint", &endpoint);
+        call("IpamDriver.ReleaseAddress", &json!({"PoolID": self.pool, "Address": container.ip}));
     }
 
     fn join(&self, number: u8) -> Container {
@@ -142,6 +155,24 @@ impl Container {
             run(&line);
         }
     }
+}
+
+/// The administrator's tool, with a document on its standard input.
+fn tool(arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_calico-libnetwork"))
+        .args(arguments)
+        .env_remove("CALICO_TEST_INSIDE")
+        .envs([("NODENAME", "lab"), ("CALICO_LIBNETWORK_STATE_DIR", "/run/state")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+    assert!(done.status.success(), "{arguments:?}: {text}");
+    text
 }
 
 fn said(words: &str) -> bool {
@@ -452,5 +483,131 @@ fn the_node_follows_the_addresses_of_the_host() {
         published("192.0.2.7/24");
         run("ip addr add 198.51.100.7/25 dev eth0; ip addr del 192.0.2.7/24 dev eth0");
         published("198.51.100.7/25");
+    });
+}
+
+#[test]
+fn an_interface_that_was_renamed_away_and_back_works_again() {
+    in_namespace("an_interface_that_was_renamed_away_and_back_works_again", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let daemon = Daemon::start();
+        let (one, two) = (daemon.join(1), daemon.join(2));
+        one.run("c1");
+        two.run("c2");
+        let stream = Stream::start(&two);
+        // The host answers for every address but the asker's own, which would look taken to whoever probes it.
+        let answered = |ip: &str| {
+            let asked =
+                try_run(&format!("nsenter --net=/run/netns/c1 busybox arping -c 2 -w 2 -I eth0 {ip}")).1;
+            assert!(asked.contains("Sent"), "{asked}");
+            !asked.contains("Received 0")
+        };
+        assert!(answered(&two.ip) && !answered(&one.ip));
+        let iface = &two.iface;
+        // Set down first, it loses its routes and neighbours under the other name.
+        for line in [
+            format!("ip link set {iface} down; ip link set {iface} name away; ip link set away up"),
+            format!("ip link set away down; ip link set away name {iface}; ip link set {iface} up"),
+        ] {
+            run(&line);
+        }
+        stream.more();
+        assert!(run("ip route").contains(&format!("{} dev {iface} proto 80", two.ip)));
+        let neighbour = || run("ip neigh show nud permanent").contains(&format!("{} dev {iface}", two.ip));
+        eventually("its neighbour is back", neighbour);
+        // Since Linux 6.2 it can stay up meanwhile.
+        let (renamed, why) = try_run(&format!("ip link set {iface} name away"));
+        if renamed {
+            run(&format!("ip link set away name {iface}"));
+        } else {
+            assert!(why.contains("busy"), "{why}");
+        }
+        stream.more();
+        stream.lost();
+    });
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a story is read in one piece")]
+fn a_flow_ends_with_the_owner_of_its_address_and_reaches_no_later_one() {
+    const CLOSED: &str = "
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: no-udp}
+spec:
+  selector: all()
+  types: [Ingress]
+  ingress: [{action: Deny, protocol: UDP}]
+";
+    in_namespace("a_flow_ends_with_the_owner_of_its_address_and_reaches_no_later_one", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let daemon = Daemon::start();
+        let (one, two, old) = (daemon.join(1), daemon.join(2), daemon.join(3));
+        one.run("c1");
+        two.run("c2");
+        old.run("c3");
+        let others = Stream::start(&two);
+        let at: SocketAddr = format!("{}:90", old.ip).parse().unwrap();
+        let listen = |namespace| {
+            inside(namespace, move || {
+                let socket = UdpSocket::bind(at).unwrap();
+                socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                socket
+            })
+        };
+        let dial = || {
+            inside("c1", move || {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                socket.connect(at).unwrap();
+                socket
+            })
+        };
+        let server = listen("c3");
+        let echoes = |client: &UdpSocket| {
+            client.send(b"old").unwrap();
+            let Ok((_, peer)) = server.recv_from(&mut [0; 8]) else { return false };
+            server.send_to(b"old", peer).unwrap();
+            client.recv(&mut [0; 8]).is_ok()
+        };
+        let client = dial();
+        eventually("the flow is established", || echoes(&client));
+        tool(&["apply", "-f", "-"], CLOSED);
+        eventually("no new flow passes", || !echoes(&dial()));
+        assert!(echoes(&client), "what is established goes on");
+
+        // The flow goes on all the time while its address gets another owner.
+        let stop = Arc::new(AtomicBool::new(false));
+        let sender = std::thread::spawn({
+            let (stop, client) = (stop.clone(), client.try_clone().unwrap());
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // Between the owners the host says that there is no way.
+                    let _ = client.send(b"old");
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        daemon.remove(&old);
+        let new = daemon.create_at(4, &old.ip);
+        new.join();
+        assert_eq!(new.ip, old.ip);
+        new.run("c4");
+        let server = listen("c4");
+        assert!(server.recv(&mut [0; 8]).is_err(), "a flow of the old owner reaches the new one");
+        stop.store(true, Ordering::Relaxed);
+        sender.join().unwrap();
+        tool(&["delete", "gnp", "no-udp"], "");
+        let mut heard = [0; 8];
+        eventually("the new owner is reached by what is allowed", || {
+            let _ = client.send(b"new");
+            server.recv(&mut heard).is_ok()
+        });
+        assert_eq!(&heard[..3], b"new", "a packet of the old flow had come through");
+        assert_eq!(others.lost(), 0, "flows of other addresses go on");
     });
 }

@@ -469,6 +469,11 @@ fn ensure_restores_what_a_link_loses_when_it_goes_down() {
         );
         host.ensure_endpoint(&a).await.unwrap();
         assert_exact(&a).await;
+        // The kernel's own, link-local ones are left as they are.
+        let link_local = |route: &RouteMessage| {
+            route.header.destination_prefix_length == 64 && route.header.protocol == RouteProtocol::Kernel
+        };
+        assert!(routes_on(a.host.as_str()).await.iter().any(link_local));
     });
 }
 
