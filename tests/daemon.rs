@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// For what must happen, on a machine that may be very busy.
@@ -95,15 +95,28 @@ impl Daemon {
 
     /// `docker run`, up to Join.
     fn create(&self, number: u8) -> Container {
+        self.create_at(number, "")
+    }
+
+    /// The same with `--ip`.
+    fn create_at(&self, number: u8, ip: &str) -> Container {
         let id = format!("{number:x}").repeat(64);
         let address =
-            call("IpamDriver.RequestAddress", &json!({"PoolID": self.pool, "Address": "", "Options": null}));
+            call("IpamDriver.RequestAddress", &json!({"PoolID": self.pool, "Address": ip, "Options": null}));
         let address = address["Address"].as_str().unwrap().to_owned();
         let interface = json!({"Address": address, "AddressIPv6": "", "MacAddress": ""});
         let endpoint = json!({"NetworkID": NETWORK, "EndpointID": id, "Interface": interface, "Options": {}});
         call("NetworkDriver.CreateEndpoint", &endpoint);
         let ip = address.split('/').next().unwrap().to_owned();
         Container { iface: format!("cali{}", &id[..11]), ip, id }
+    }
+
+    /// `docker rm --force`.
+    fn remove(&self, container: &Container) {
+        let endpoint = json!({"NetworkID": NETWORK, "EndpointID": container.id});
+        call("NetworkDriver.Leave", &endpoint);
+        call("NetworkDriver.DeleteEndpoint", &endpoint);
+        call("IpamDriver.ReleaseAddress", &json!({"PoolID": self.pool, "Address": container.ip}));
     }
 
     fn join(&self, number: u8) -> Container {
@@ -142,6 +155,24 @@ impl Container {
             run(&line);
         }
     }
+}
+
+/// The administrator's tool, with a document on its standard input.
+fn tool(arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_calico-libnetwork"))
+        .args(arguments)
+        .env_remove("CALICO_TEST_INSIDE")
+        .envs([("NODENAME", "lab"), ("CALICO_LIBNETWORK_STATE_DIR", "/run/state")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+    assert!(done.status.success(), "{arguments:?}: {text}");
+    text
 }
 
 fn said(words: &str) -> bool {
@@ -299,6 +330,144 @@ fn a_felix_that_knows_no_endpoint_does_not_get_the_host() {
     });
 }
 
+/// What `docker network ls` is answered, and how often was asked.
+struct Engine {
+    networks: Arc<Mutex<Value>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Engine {
+    /// Listens where Docker does; everything else that it is asked it does not know.
+    fn start() -> Self {
+        let engine = Self { networks: Arc::new(Mutex::new(json!([]))), asked: Arc::default() };
+        let (networks, asked) = (engine.networks.clone(), engine.asked.clone());
+        let listener = UnixListener::bind("/run/docker.sock").unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut head) = (stream.unwrap(), Vec::new());
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                    head.push(byte[0]);
+                }
+                let (status, body) = match String::from_utf8_lossy(&head).contains("/networks ") {
+                    true => {
+                        let listed = networks.lock().unwrap().to_string();
+                        asked.fetch_add(1, Ordering::SeqCst);
+                        ("200 OK", listed)
+                    }
+                    false => ("404 Not Found", "{}".to_owned()),
+                };
+                let length = body.len();
+                // Whoever asked may have gone.
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+                );
+            }
+        });
+        engine
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn a_bridge_of_dockers_is_known_as_soon_as_its_link_comes_and_the_engine_tells_of_it() {
+    in_namespace("a_bridge_of_dockers_is_known_as_soon_as_its_link_comes_and_the_engine_tells_of_it", || {
+        // Less than the half minute after which names are looked up anyway.
+        const SOON: Duration = Duration::from_secs(20);
+        if !have("nft", "nft") {
+            return;
+        }
+        run("mkdir -p /run/lib");
+        let engine = Engine::start();
+        let _daemon = Daemon::start();
+        let known = |name: &str| run("nft list set inet calico-docker docker-bridges").contains(name);
+        let soon = |what: &str, holds: &dyn Fn() -> bool| {
+            let started = Instant::now();
+            eventually(what, holds);
+            assert!(started.elapsed() < SOON, "{what} took {:?}", started.elapsed());
+        };
+        eventually("the first look", || engine.asked() > 0);
+        run("ip link add br-0123456789ab type bridge");
+        soon("a bridge with a name of Docker's", &|| known("br-0123456789ab"));
+        // The engine makes the bridge first and lists the network afterwards.
+        let before = engine.asked();
+        run("ip link add lan type bridge");
+        eventually("the look at once", || engine.asked() > before);
+        assert!(!known("\"lan\""));
+        *engine.networks.lock().unwrap() = json!([{"Id": "ba".repeat(32), "Name": "x", "Driver": "bridge",
+                "Options": {"com.docker.network.bridge.name": "lan"}}]);
+        soon("a bridge with a name of the user's", &|| known("\"lan\""));
+        // The other way round when it goes.
+        run("ip link del br-0123456789ab; ip link del lan");
+        *engine.networks.lock().unwrap() = json!([]);
+        soon("both are forgotten", &|| !known("br-0123456789ab") && !known("\"lan\""));
+    });
+}
+
+/// The page of figures.
+fn figures() -> String {
+    run(&format!(
+        "env -u CALICO_TEST_INSIDE NODENAME=lab CALICO_LIBNETWORK_STATE_DIR=/run/state {} metrics",
+        env!("CARGO_BIN_EXE_calico-libnetwork")
+    ))
+}
+
+#[test]
+fn the_page_counts_addresses_by_pool_and_what_was_denied_by_endpoint() {
+    in_namespace("the_page_counts_addresses_by_pool_and_what_was_denied_by_endpoint", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let daemon = Daemon::start();
+        let counts = |state: &str, count: u32| {
+            let end = format!("cidr=\"10.66.0.0/24\",state=\"{state}\"}} {count}");
+            let page = figures();
+            let line = page.lines().any(|line| {
+                line.starts_with("calico_libnetwork_ipam_pool_addresses{pool=") && line.ends_with(&end)
+            });
+            assert!(line, "{end}\n{page}");
+        };
+        counts("held", 0);
+        counts("free", 256);
+        let (one, two) = (daemon.join(1), daemon.join(2));
+        counts("held", 2);
+        counts("free", 254);
+        one.run("c1");
+        two.run("c2");
+        let ip = &two.ip;
+        // VXLAN from a container is denied whoever gets it, and by the rule that says so.
+        let denied = || {
+            let page = figures();
+            let chain = page.lines().find_map(|line| {
+                let line = line
+                    .strip_prefix("calico_libnetwork_endpoint_info{interface=\"cali11111111111\",chain=\"")?;
+                line.strip_suffix("\"} 1").filter(|chain| chain.starts_with("shape-from-"))
+            });
+            let start = format!("calico_libnetwork_denied_packets_total{{chain=\"{}\",", chain.unwrap());
+            let counts = page.lines().filter(|line| line.starts_with(&start));
+            counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        };
+        assert_eq!(denied(), 0);
+        let target = format!("{ip}:4789");
+        inside("c1", move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            for _ in 0..3 {
+                socket.send_to(b"x", &target).unwrap();
+            }
+        });
+        eventually("all three are counted", || denied() == 3);
+        let explained = run(&format!(
+            "env -u CALICO_TEST_INSIDE NODENAME=lab CALICO_LIBNETWORK_STATE_DIR=/run/state {} policy explain cali11111111111",
+            env!("CARGO_BIN_EXE_calico-libnetwork")
+        ));
+        assert!(explained.contains("  VXLAN from a workload: Deny  [3 packets, "), "{explained}");
+    });
+}
+
 #[test]
 fn the_node_follows_the_addresses_of_the_host() {
     in_namespace("the_node_follows_the_addresses_of_the_host", || {
@@ -314,5 +483,131 @@ fn the_node_follows_the_addresses_of_the_host() {
         published("192.0.2.7/24");
         run("ip addr add 198.51.100.7/25 dev eth0; ip addr del 192.0.2.7/24 dev eth0");
         published("198.51.100.7/25");
+    });
+}
+
+#[test]
+fn an_interface_that_was_renamed_away_and_back_works_again() {
+    in_namespace("an_interface_that_was_renamed_away_and_back_works_again", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let daemon = Daemon::start();
+        let (one, two) = (daemon.join(1), daemon.join(2));
+        one.run("c1");
+        two.run("c2");
+        let stream = Stream::start(&two);
+        // The host answers for every address but the asker's own, which would look taken to whoever probes it.
+        let answered = |ip: &str| {
+            let asked =
+                try_run(&format!("nsenter --net=/run/netns/c1 busybox arping -c 2 -w 2 -I eth0 {ip}")).1;
+            assert!(asked.contains("Sent"), "{asked}");
+            !asked.contains("Received 0")
+        };
+        assert!(answered(&two.ip) && !answered(&one.ip));
+        let iface = &two.iface;
+        // Set down first, it loses its routes and neighbours under the other name.
+        for line in [
+            format!("ip link set {iface} down; ip link set {iface} name away; ip link set away up"),
+            format!("ip link set away down; ip link set away name {iface}; ip link set {iface} up"),
+        ] {
+            run(&line);
+        }
+        stream.more();
+        assert!(run("ip route").contains(&format!("{} dev {iface} proto 80", two.ip)));
+        let neighbour = || run("ip neigh show nud permanent").contains(&format!("{} dev {iface}", two.ip));
+        eventually("its neighbour is back", neighbour);
+        // Since Linux 6.2 it can stay up meanwhile.
+        let (renamed, why) = try_run(&format!("ip link set {iface} name away"));
+        if renamed {
+            run(&format!("ip link set away name {iface}"));
+        } else {
+            assert!(why.contains("busy"), "{why}");
+        }
+        stream.more();
+        stream.lost();
+    });
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a story is read in one piece")]
+fn a_flow_ends_with_the_owner_of_its_address_and_reaches_no_later_one() {
+    const CLOSED: &str = "
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: no-udp}
+spec:
+  selector: all()
+  types: [Ingress]
+  ingress: [{action: Deny, protocol: UDP}]
+";
+    in_namespace("a_flow_ends_with_the_owner_of_its_address_and_reaches_no_later_one", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let daemon = Daemon::start();
+        let (one, two, old) = (daemon.join(1), daemon.join(2), daemon.join(3));
+        one.run("c1");
+        two.run("c2");
+        old.run("c3");
+        let others = Stream::start(&two);
+        let at: SocketAddr = format!("{}:90", old.ip).parse().unwrap();
+        let listen = |namespace| {
+            inside(namespace, move || {
+                let socket = UdpSocket::bind(at).unwrap();
+                socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                socket
+            })
+        };
+        let dial = || {
+            inside("c1", move || {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                socket.connect(at).unwrap();
+                socket
+            })
+        };
+        let server = listen("c3");
+        let echoes = |client: &UdpSocket| {
+            client.send(b"old").unwrap();
+            let Ok((_, peer)) = server.recv_from(&mut [0; 8]) else { return false };
+            server.send_to(b"old", peer).unwrap();
+            client.recv(&mut [0; 8]).is_ok()
+        };
+        let client = dial();
+        eventually("the flow is established", || echoes(&client));
+        tool(&["apply", "-f", "-"], CLOSED);
+        eventually("no new flow passes", || !echoes(&dial()));
+        assert!(echoes(&client), "what is established goes on");
+
+        // The flow goes on all the time while its address gets another owner.
+        let stop = Arc::new(AtomicBool::new(false));
+        let sender = std::thread::spawn({
+            let (stop, client) = (stop.clone(), client.try_clone().unwrap());
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // Between the owners the host says that there is no way.
+                    let _ = client.send(b"old");
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        daemon.remove(&old);
+        let new = daemon.create_at(4, &old.ip);
+        new.join();
+        assert_eq!(new.ip, old.ip);
+        new.run("c4");
+        let server = listen("c4");
+        assert!(server.recv(&mut [0; 8]).is_err(), "a flow of the old owner reaches the new one");
+        stop.store(true, Ordering::Relaxed);
+        sender.join().unwrap();
+        tool(&["delete", "gnp", "no-udp"], "");
+        let mut heard = [0; 8];
+        eventually("the new owner is reached by what is allowed", || {
+            let _ = client.send(b"new");
+            server.recv(&mut heard).is_ok()
+        });
+        assert_eq!(&heard[..3], b"new", "a packet of the old flow had come through");
+        assert_eq!(others.lost(), 0, "flows of other addresses go on");
     });
 }

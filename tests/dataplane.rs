@@ -1127,6 +1127,21 @@ fn what_is_told_beside_felix_is_in_force_after_it() {
             lab.dataplane.remove_endpoint(&iface("cali-late")).await.unwrap();
         });
         assert!(ask("ext", HOST[0], 8080).is_some(), "published ports are ours alone");
+        // Pools, policy, FelixConfiguration and a comparison change nothing in the kernel, and nothing is refused.
+        let listed = || run("nft list ruleset");
+        let (before, status) = (listed(), lab.dataplane.status());
+        let (commits, refusals) = (status.borrow().commits, status.borrow().refusals);
+        lab.block(async {
+            let dataplane = &lab.dataplane;
+            dataplane.set_pools(&[pool("10.65.0.0/16", true)]).await.unwrap();
+            dataplane.apply_policy(open(["cali1", "cali2", "cali3", "cali4"])).await.unwrap();
+            let tuning = Tuning { host_action: HostAction::Drop, ..Tuning::default() };
+            dataplane.tune(tuning).await.unwrap();
+            dataplane.resync().await.unwrap();
+        });
+        assert_eq!(listed(), before);
+        assert_eq!((status.borrow().commits, status.borrow().refusals), (commits, refusals));
+        assert!(!before.contains("DefaultEndpointToHostAction"));
         run("nft delete table inet calico-docker");
         lab.eventually("the ports come back", || run("nft list ruleset").contains("8080"));
         lab.block(lab.dataplane.take_over()).unwrap();
@@ -1136,6 +1151,7 @@ fn what_is_told_beside_felix_is_in_force_after_it() {
         );
         let table = run("nft list table inet calico-docker");
         assert!(table.contains("\"cali3\"") && !table.contains("cali-late"), "{table}");
+        assert!(table.contains("DefaultEndpointToHostAction") && table.contains("10.65.0.0/16"), "{table}");
         assert!(ask("ext", HOST[0], 8080).is_some());
         reaches("c1", C2, true);
     });

@@ -469,6 +469,11 @@ fn ensure_restores_what_a_link_loses_when_it_goes_down() {
         );
         host.ensure_endpoint(&a).await.unwrap();
         assert_exact(&a).await;
+        // The kernel's own, link-local ones are left as they are.
+        let link_local = |route: &RouteMessage| {
+            route.header.destination_prefix_length == 64 && route.header.protocol == RouteProtocol::Kernel
+        };
+        assert!(routes_on(a.host.as_str()).await.iter().any(link_local));
     });
 }
 
@@ -661,7 +666,7 @@ fn changes_are_announced_and_a_slow_reader_is_told_to_resync() {
                         routed |= change.route.destination.to_string() == "10.65.0.1/32"
                     }
                     HostEvent::Address(change) => addressed |= change.address == ip("fe80::1"),
-                    HostEvent::Link(_) => {}
+                    HostEvent::Link(_) | HostEvent::Neighbour(_) => {}
                     HostEvent::Resync => panic!("nothing was lost"),
                 }
             }

@@ -13,6 +13,8 @@ mod across;
 #[allow(dead_code, unused_imports, reason = "the tests of one host use the rest")]
 #[path = "support/engine.rs"]
 mod engine;
+#[path = "swarm/fabric.rs"]
+mod fabric;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "swarm/ledger.rs"]

@@ -61,7 +61,8 @@ init() {
     mkdir -p "$dir/www/cgi-bin"
     install -m 755 "$top/tools/who" "$dir/www/cgi-bin/who"
     [ "${WIRE:-yes}" = no ] || join_outside
-    echo "$pid" >"$dir/pid"
+    echo "$pid" >"$dir/pid.new"
+    mv "$dir/pid.new" "$dir/pid" # whoever waits for it finds it whole
     echo up
     cat >/dev/null
 }

@@ -340,6 +340,15 @@ open() {
     [ $# -gt 1 ] || usage
     shift
     etcd=1
+    across=no
+    for spec in "$@"; do case $spec in *@2) across=yes ;; esac; done
+    case $across:$settings in
+    no:* | *POOL_VXLAN=*) ;;
+    *)
+        settings="$settings CALICO_IPV4POOL_VXLAN=CrossSubnet CALICO_IPV6POOL_VXLAN=CrossSubnet"
+        echo "two subnets, whose router knows no container: the pools get vxlanMode CrossSubnet"
+        ;;
+    esac
     for suite in $(printf '%s\n' "$@" | sed -n 's/^[^=]*=\([a-z]*\).*/\1/p' | sort -u); do "$top/tools/engine-rootfs.sh" "$suite"; done
     trap : INT TERM HUP
     echo "making hosts: $*"
@@ -351,16 +360,22 @@ open() {
     swarm 1 $(engines) 9>&-
     list 9>&-
     first=$(engines | head -n 1)
+    names=$(engines | paste -sd ' ')
     [ "$lab" = "$usual" ] || echo "in the other shell first: export LAB=$lab"
     cat <<EOT
 
 From another shell:
     tools/lab.sh docker $first node ls
-    tools/lab.sh docker $first run -d --network NETWORK $image
+    for host in $names; do tools/lab.sh docker \$host network create --config-only --ipam-driver $plugin web-config; done
+    tools/lab.sh docker $first network create -d $plugin --scope swarm --attachable --config-from web-config web
+    tools/lab.sh docker $first service create --name front --network web --replicas 6 $image
+    tools/lab.sh docker $first run -d --name tool --network web $image
+    tools/lab.sh docker $first exec tool wget -q -O - http://front/
+    tools/lab.sh in $first env ETCD_ENDPOINTS=$(endpoints) $top/plugin/rootfs/calico-libnetwork check
     tools/lab.sh in $first ip route
     tools/lab.sh partition $first; tools/lab.sh heal $first
     tools/lab.sh kill $first; tools/lab.sh start $first
-All verbs: tools/lab.sh. Networks on a swarm: docs/swarm.md. Ctrl-C ends the lab and removes everything.
+All verbs: tools/lab.sh without any. What a network on a swarm can do: docs/swarm.md. Ctrl-C ends the lab and removes everything.
 EOT
     hold
 }

@@ -3,6 +3,7 @@
 use crate::admin::{PolicyAnswer, PolicyDesk, PolicyQuestion};
 use crate::config::Config;
 use crate::dataplane::{self, Dataplane, RuleCount, Status};
+use crate::ipam::{Ipam, PoolUsage};
 use crate::metrics::{Calls, Exposition, MetricsPage, serve_metrics};
 use crate::protocol::{Request, Response};
 use crate::server::Handler;
@@ -11,12 +12,12 @@ use crate::task::Supervisor;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Longest that the kernel, or the owner of the policy graph, may take for their part of the page.
+/// Longest that the kernel, the datastore or the owner of the policy graph may take for their part of the page.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is counted in this process.
@@ -24,9 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Metrics {
     calls: Arc<Calls>,
     requests: Arc<Calls>,
+    ipam: Arc<OnceLock<Ipam>>,
 }
 
 impl Metrics {
+    /// Counts the addresses of the pools as well, from now on: before, nobody has opened the datastore.
+    pub(super) fn count_addresses(&self, ipam: Ipam) {
+        // Only the first counts; both would read the same.
+        let _ = self.ipam.set(ipam);
+    }
+
     /// Counts the calls that a handler answers.
     pub(super) fn handler(&self, inner: impl Handler) -> impl Handler {
         CountedHandler { inner, calls: Arc::clone(&self.calls) }
@@ -61,6 +69,11 @@ impl Metrics {
             );
             page.sample("policy_problems", &[], problems.len());
         }
+        if let Some(ipam) = self.ipam.get()
+            && let Ok(Ok(pools)) = tokio::time::timeout(PATIENCE, ipam.pool_usage()).await
+        {
+            write_pools(&mut page, &pools);
+        }
         if let Ok(Ok(counts)) = tokio::time::timeout(PATIENCE, dataplane::rule_counts(PATIENCE)).await {
             write_denied(&mut page, &counts);
         }
@@ -92,6 +105,23 @@ fn write_status(page: &mut Exposition, status: &Status) {
     page.sample("filter_warnings", &[], status.warnings.len());
     page.gauge("endpoints", "Endpoints that are open.");
     page.sample("endpoints", &[], status.endpoints);
+}
+
+/// Each address of a pool is in one state, so that the states add up to the pool.
+fn write_pools(page: &mut Exposition, pools: &[PoolUsage]) {
+    const NAME: &str = "ipam_pool_addresses";
+    page.gauge(NAME, "Addresses of a pool, by state.");
+    for PoolUsage { name, cidr, usage, .. } in pools {
+        let cidr = cidr.to_string();
+        for (state, count) in [
+            ("held", usage.used.saturating_sub(usage.cooling)),
+            ("cooling", usage.cooling),
+            ("reserved", usage.reserved),
+            ("free", usage.free()),
+        ] {
+            page.sample(NAME, &[("pool", name), ("cidr", &cidr), ("state", state)], count);
+        }
+    }
 }
 
 fn write_denied(page: &mut Exposition, counts: &[RuleCount]) {

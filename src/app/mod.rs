@@ -35,6 +35,7 @@ pub(crate) use start::{dataplane_options, open_etcd, open_local, open_store};
 use crate::admin::{AdminParts, policy_desk};
 use crate::config::Config;
 use crate::dataplane::Dataplane;
+use crate::ipam::Ipam;
 use crate::server::{self, Server, ServerError};
 use crate::task::{Supervisor, TaskError};
 use gate::Gate;
@@ -100,7 +101,7 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
 
     let shutdown = CancellationToken::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
-    let options = start::driver_options(&config, node);
+    let options = start::driver_options(&config, node.clone());
     let (gate, key) = Gate::new(options.scopes, config.request_timeout);
     let counts = metrics::Metrics::default();
     supervisor.spawn("server", server.serve(Arc::new(counts.handler(gate)), shutdown.clone()));
@@ -127,7 +128,8 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
                 let Some(inbox) = inbox.take() else { continue };
                 tasks::spawn_policy(&mut supervisor, policy, inbox, &shutdown);
                 tasks::spawn_tuning(&mut supervisor, tuning, &shutdown);
-                tasks::spawn_routes(&mut supervisor, routes, &shutdown);
+                tasks::spawn_routes(&mut supervisor, routes, &parts.dataplane, &shutdown);
+                counts.count_addresses(Ipam::new(parts.store.clone(), node.clone()));
                 admin.send_replace(Some(AdminParts {
                     store: parts.store.clone(),
                     policy: desk.clone(),

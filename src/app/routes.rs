@@ -1,6 +1,7 @@
 //! Routes between nodes: on, unless the setting leaves them to somebody else.
 
 use crate::config::Config;
+use crate::dataplane::{Dataplane, VxlanNetwork, VxlanNetworks};
 use crate::ipam::Ipam;
 use crate::model::NodeName;
 use crate::net::SharedUnderlay;
@@ -32,4 +33,27 @@ pub(super) async fn prepare(
         log::warn!("routes between nodes are not there yet; the start goes on without them");
     }
     Some(worker)
+}
+
+/// What the packet filter has to know of the VXLAN networks.
+pub(super) fn vxlan(networks: &[Option<routes::Network>; 2]) -> VxlanNetworks {
+    let of = |network: &Option<routes::Network>| {
+        let routes::Network { port, vni, senders } = network.clone()?;
+        Some(VxlanNetwork { port, vni, peers: senders })
+    };
+    let [v4, v6] = networks;
+    VxlanNetworks { v4: of(v4), v6: of(v6) }
+}
+
+/// Keeps the packet filter in step with the VXLAN networks, for as long as the routes' worker lives.
+pub(super) async fn guard(mut networks: watch::Receiver<[Option<routes::Network>; 2]>, dataplane: Dataplane) {
+    loop {
+        let now = vxlan(&networks.borrow_and_update());
+        if let Err(error) = dataplane.set_vxlan(now).await {
+            log::warn!("the packet filter does not know who may send VXLAN: {error}");
+        }
+        if networks.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }

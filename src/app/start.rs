@@ -135,11 +135,15 @@ pub(super) async fn build(
     let policy = persist(key, || PolicyFeed::start(store.clone(), dataplane.clone(), &options.node)).await;
     let tuning = TuningFeed::new(config, store.clone(), dataplane.clone(), options.node.clone());
     persist(key, || tuning.load()).await;
-    // Only now, when it knows all endpoints, their policy, pools and ports: what a former process left in force is adopted in one
-    // step, and no packet of a running container sees anything in between.
-    persist(key, || dataplane.ensure()).await;
     let active = programs.clone();
     let routes = super::routes::prepare(config, (&store, &underlay), &options.node, programs).await;
+    if let Some(routes) = &routes {
+        let networks = super::routes::vxlan(&routes.networks().borrow());
+        persist(key, || dataplane.set_vxlan(networks.clone())).await;
+    }
+    // Only now, when it knows all endpoints, their policy, pools, ports and peers: what a former process left in force is adopted in one
+    // step, and no packet of a running container sees anything in between.
+    persist(key, || dataplane.ensure()).await;
     let drivers = Arc::new(drivers);
     (Parts { store, host, dataplane, drivers, keeper, lock, felix, active }, policy, tuning, routes)
 }

@@ -32,6 +32,10 @@ use tokio_util::sync::CancellationToken;
 const SETTLE: Duration = Duration::from_millis(50);
 /// How often Docker's own bridges are looked up besides kernel events: names that users gave are known to Docker only.
 const BRIDGES_EVERY: Duration = Duration::from_secs(30);
+/// Pauses between the looks after an event: the engine makes a bridge before it lists the network, and lists one for a
+/// moment whose bridge is gone.
+const BRIDGES_AGAIN: [Duration; 3] =
+    [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 /// Pauses after a watch or a subscription broke.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -101,9 +105,12 @@ pub(super) fn spawn_tuning(supervisor: &mut Supervisor, tuning: TuningFeed, shut
 pub(super) fn spawn_routes(
     supervisor: &mut Supervisor,
     routes: Option<routes::Worker>,
+    dataplane: &Dataplane,
     shutdown: &CancellationToken,
 ) {
     if let Some(routes) = routes {
+        let guard = super::routes::guard(routes.networks(), dataplane.clone());
+        supervisor.spawn("tunnel guard", stoppable(shutdown.clone().cancelled_owned(), guard));
         supervisor.spawn("routes", stoppable(shutdown.clone().cancelled_owned(), routes.run()));
     }
 }
@@ -211,6 +218,7 @@ async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &
 async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Dataplane) {
     let mut known = BTreeSet::new();
     let mut events = None;
+    let mut again = BRIDGES_AGAIN.iter();
     loop {
         if events.is_none() {
             events = host.monitor().await.ok();
@@ -228,14 +236,16 @@ async fn watch_bridges(host: Arc<dyn Host>, docker: DockerClient, dataplane: Dat
                 Err(error) => log::warn!("the packet filter does not know Docker's bridges: {error}"),
             }
         }
-        until_bridges_change(&mut events).await;
+        if until_bridges_change(&mut events, *again.next().unwrap_or(&BRIDGES_EVERY)).await {
+            again = BRIDGES_AGAIN.iter();
+        }
     }
 }
 
-/// Waits until a bridge comes, goes or changes, or for so long that names are to be looked up anyway. An engine up to 27
-/// protects a new bridge's containers from our packets only once the packet filter knows the bridge.
-async fn until_bridges_change(events: &mut Option<BoxStream<'static, HostEvent>>) {
-    let again = tokio::time::sleep(BRIDGES_EVERY);
+/// Waits until a bridge comes, goes or changes, and says so, or for so long that names are to be looked up anyway. An
+/// engine up to 27 protects a new bridge's containers from our packets only once the packet filter knows the bridge.
+async fn until_bridges_change(events: &mut Option<BoxStream<'static, HostEvent>>, longest: Duration) -> bool {
+    let again = tokio::time::sleep(longest);
     tokio::pin!(again);
     loop {
         let event = async {
@@ -245,14 +255,15 @@ async fn until_bridges_change(events: &mut Option<BoxStream<'static, HostEvent>>
             }
         };
         tokio::select! {
-            () = &mut again => return,
+            () = &mut again => return false,
             event = event => match event {
                 Some(HostEvent::Link(change)) if change.link.kind.as_deref() != Some("bridge") => {}
-                Some(HostEvent::Link(_) | HostEvent::Resync) => return,
+                Some(HostEvent::Link(_) | HostEvent::Resync) => return true,
                 Some(_) => {}
                 None => {
                     *events = None;
-                    return tokio::time::sleep(LONGEST_PAUSE).await;
+                    tokio::time::sleep(LONGEST_PAUSE).await;
+                    return false;
                 }
             },
         }

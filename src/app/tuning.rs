@@ -169,6 +169,17 @@ fn tuning(fields: &Fields, spared: BTreeSet<IpAddr>) -> (Tuning, Vec<String>) {
         Some(Knob::Address(address)) => Some(address),
         _ => None,
     };
+    let port = |word: &str| word.parse().ok().filter(|port| *port != 0).map(Knob::Port);
+    let vxlan_port = match read("vxlanPort", port) {
+        Some(Knob::Port(port)) => port,
+        _ => defaults.vxlan_port,
+    };
+    if let Some(word) = text(fields, "programClusterRoutes") {
+        warnings.push(format!(
+            "programClusterRoutes {word:?} has no effect here: routes between nodes are this plugin's, or BIRD's as \
+             BGPConfiguration says"
+        ));
+    }
     // iptables writes a wildcard as `+`.
     let interface =
         text(fields, "iptablesNATOutgoingInterfaceFilter").map(|name| match name.strip_suffix('+') {
@@ -177,13 +188,14 @@ fn tuning(fields: &Fields, spared: BTreeSet<IpAddr>) -> (Tuning, Vec<String>) {
         });
     let prefix = text(fields, "logPrefix").unwrap_or(defaults.log.prefix);
     let nat = NatTuning { spared, address, ports, interface };
-    (Tuning { host_action, log: LogTuning { prefix, rate }, nat }, warnings)
+    (Tuning { host_action, log: LogTuning { prefix, rate }, nat, vxlan_port }, warnings)
 }
 
 enum Knob {
     Rate(u64, u64),
     Ports(u16, u16),
     Address(std::net::Ipv4Addr),
+    Port(u16),
 }
 
 fn burst(fields: &Fields) -> u32 {
@@ -212,21 +224,25 @@ mod tests {
         let (tuning, warnings) = of(json!({
             "defaultEndpointToHostAction": "Accept", "logPrefix": "%t/%n", "logActionRateLimit": "10/minute",
             "natPortRange": "2000:3000", "natOutgoingAddress": "192.0.2.9", "iptablesNATOutgoingInterfaceFilter": "eth+",
+            "vxlanPort": 8472,
         }));
         assert_eq!(warnings, Vec::<String>::new());
         assert_eq!(tuning.host_action, HostAction::Accept);
         let rate = Some(LogRate { lines: 10, seconds: 60, burst: 5 });
         assert_eq!(tuning.log, LogTuning { prefix: "%t/%n".to_owned(), rate });
         assert_eq!((tuning.nat.ports, tuning.nat.interface.as_deref()), (Some((2000, 3000)), Some("eth*")));
+        assert_eq!(tuning.vxlan_port, 8472);
         assert_eq!(of(json!({})).0, Tuning::default());
     }
 
     #[test]
     fn what_cannot_be_read_is_told_and_the_host_stays_protected() {
         let (tuning, warnings) = of(
-            json!({"defaultEndpointToHostAction": "Maybe", "natPortRange": "9:1", "logActionRateLimit": "fast"}),
+            json!({"defaultEndpointToHostAction": "Maybe", "natPortRange": "9:1", "logActionRateLimit": "fast",
+                "vxlanPort": 70_000, "programClusterRoutes": "Disabled"}),
         );
-        assert_eq!((tuning.host_action, warnings.len()), (HostAction::Drop, 3));
+        assert_eq!((tuning.host_action, warnings.len()), (HostAction::Drop, 5));
+        assert_eq!(tuning.vxlan_port, 4789);
         assert_eq!((tuning.nat.ports, tuning.log.rate), (None, None));
     }
 

@@ -46,6 +46,10 @@ impl Places {
         self.run.join("bird.ctl")
     }
 
+    pub(super) fn has_run(&self) -> bool {
+        self.configuration().exists() || self.mark().exists()
+    }
+
     /// Exists if BIRD has run since the host was started.
     fn mark(&self) -> PathBuf {
         self.run.join("bird.started")
@@ -235,8 +239,7 @@ const SCAN: Duration = Duration::from_millis(1500);
 
 /// Takes the routes of a BIRD that ran before out of the kernel, and its folder.
 pub(super) async fn withdraw(places: &Places) -> Result<(), BirdError> {
-    let mark = places.mark();
-    if !places.configuration().exists() && !mark.exists() {
+    if !places.has_run() {
         return Ok(());
     }
     write(places, WITHDRAWING).await?;
@@ -250,8 +253,19 @@ pub(super) async fn withdraw(places: &Places) -> Result<(), BirdError> {
     sleep(SCAN).await;
     bird.control.ask("show status").await?;
     bird.down().await;
-    tokio::fs::remove_file(&mark).await.map_err(file("remove", &mark))?;
-    tokio::fs::remove_dir_all(&places.folder).await.map_err(file("remove", &places.folder))
+    forget(places).await
+}
+
+/// Removes the mark, the socket and the folder.
+pub(super) async fn forget(places: &Places) -> Result<(), BirdError> {
+    let gone = |outcome: io::Result<()>| match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    for path in [places.mark(), places.socket()] {
+        gone(tokio::fs::remove_file(&path).await).map_err(file("remove", &path))?;
+    }
+    gone(tokio::fs::remove_dir_all(&places.folder).await).map_err(file("remove", &places.folder))
 }
 
 /// Hands on what BIRD says; gives back its last words.

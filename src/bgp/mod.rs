@@ -38,6 +38,20 @@ pub async fn sessions(places: &Places) -> Result<Vec<SessionStatus>, ControlErro
     control::Control::connect(&places.socket()).await?.sessions().await
 }
 
+/// Whether a BIRD has run in these places since the host was started, and its routes may be in the kernel.
+#[must_use]
+pub fn has_run(places: &Places) -> bool {
+    places.has_run()
+}
+
+/// Takes away what a BIRD that is gone has left in these places, besides routes.
+///
+/// # Errors
+/// What could not be removed.
+pub async fn forget(places: &Places) -> Result<(), BirdError> {
+    bird::forget(places).await
+}
+
 /// Takes all routes of a BIRD that ran in these places out of the kernel, and its file; does nothing where none ran.
 ///
 /// # Errors

@@ -238,18 +238,23 @@ impl Writer<'_> {
     }
 
     fn announcing(&mut self, version: IpVersion) {
-        let (digit, metric) = (digit(version), self.local.metric(version));
+        let (digit, metric, own) = (digit(version), self.local.metric(version), self.local.as_number);
         let mut text = format!("\nfunction announce{digit}(bool same_as)\n{{\n");
         for pool in self.pools(version).into_iter().filter(|pool| pool.disable_bgp_export) {
             let _ = writeln!(text, "  if (net ~ {}) then reject; # disableBGPExport", pool.cidr);
         }
-        // Routes to other hosts that the plugin or Felix programmed are those hosts' to announce.
+        // Routes to other hosts that the plugin or Felix programmed are those hosts' to announce. Peers of another AS may
+        // have no other way to them, and hear of it as of the longer one: this host need not forward, and where Docker
+        // has set FORWARD to DROP it does not.
         let _ = writeln!(
             text,
             "  if (same_as && defined(ifname) && ifname ~ \"*.calico\") then reject;\n  \
              if (same_as && defined(ifname) && ifname ~ \"tunl0\") then reject;\n  \
              if (same_as && source = RTS_INHERIT && defined(krt_source) && krt_source = {OUR_PROTOCOL}\n    \
-             && defined(ifname) && !(ifname ~ \"cali*\")) then reject;\n  communities{digit}();"
+             && defined(ifname) && !(ifname ~ \"cali*\")) then reject;\n  \
+             if (!same_as && ((defined(ifname) && ifname ~ \"*.calico\")\n    \
+             || (source = RTS_INHERIT && defined(krt_source) && krt_source = {OUR_PROTOCOL} && defined(ifname) && !(ifname ~ \"cali*\"))\n    \
+             || (source = RTS_BGP && bgp_path.len = 0))) then bgp_path.prepend({own});\n  communities{digit}();"
         );
         for block in self.blocks(version) {
             let _ = writeln!(

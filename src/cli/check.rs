@@ -8,7 +8,8 @@ use crate::dataplane::felix_programming;
 use crate::docker::DockerClient;
 use crate::model::{BgpPeerSpec, IpPoolSpec, Resource, key};
 use crate::net::{Host, KernelHost, host_mtu};
-use crate::store::{StoreError, typed};
+use crate::routes;
+use crate::store::{SharedStore, StoreError, typed};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -106,6 +107,7 @@ impl Report {
             }
             Err(error) => self.miss("datastore", &error.to_string()),
         }
+        self.routes(config, &store).await;
         if !config.bird
             && let Ok(peers) =
                 typed::list::<Resource<BgpPeerSpec>>(&*store, &key::resources::<BgpPeerSpec>()).await
@@ -113,6 +115,42 @@ impl Report {
         {
             let why = format!("{} BGPPeers have no effect; set CALICO_NETWORKING_BACKEND=bird", peers.len());
             self.miss("BGP", &why);
+        }
+    }
+
+    /// What leads to other nodes. On one machine there is nothing to compare.
+    async fn routes(&mut self, config: &Config, store: &SharedStore) {
+        if config.datastore == Datastore::Embedded {
+            return;
+        }
+        if !config.routes {
+            return self.say("routes", "not this plugin's (CALICO_LIBNETWORK_ROUTES)");
+        }
+        let (Ok(node), Ok(host)) =
+            (app::node_name(config), KernelHost::open(config.places.sysnet.clone()).await)
+        else {
+            return;
+        };
+        if tokio::net::UnixStream::connect(config.places.admin_socket()).await.is_err() {
+            return self.say("routes", "the plugin does not run here, and keeps none");
+        }
+        // Then they are Felix's, too.
+        let felix = felix_programming(&app::dataplane_options(config)).await;
+        if felix.is_ok_and(|found| !found.signs.is_empty()) {
+            return self.say("routes", "left to Felix of calico/node");
+        }
+        match routes::examine(&**store, &host, &node, config.bird).await {
+            Ok(found) => {
+                let tunnels =
+                    found.tunnels.iter().map(|(name, behind)| format!(", {name} to {behind} nodes"));
+                let tunnels: String = tunnels.collect();
+                self.say(
+                    "routes",
+                    &format!("{} in place, {} other nodes{tunnels}", found.right, found.others),
+                );
+                found.problems.iter().for_each(|problem| self.miss("routes", problem));
+            }
+            Err(error) => self.miss("routes", &error.to_string()),
         }
     }
 

@@ -26,6 +26,16 @@ fn failed(errors: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Takes BIRD's routes away: by BIRD where it runs or can be run, else by hand. In an uninstalled plugin it went with it.
+async fn withdraw(config: &Config, host: &KernelHost) -> Result<(), String> {
+    let places = app::bgp_places(config);
+    if !bgp::has_run(&places) || bgp::withdraw(&places).await.is_ok() {
+        return Ok(());
+    }
+    routes::remove_learned(host).await.map_err(|error| error.to_string())?;
+    bgp::forget(&places).await.map_err(|error| error.to_string())
+}
+
 /// Goes on after an error: the rest is removed all the same.
 async fn remove(config: &Config) -> Vec<String> {
     let mut errors = Vec::new();
@@ -50,7 +60,7 @@ async fn remove(config: &Config) -> Vec<String> {
         Err(error) => errors.push(error.to_string()),
     }
 
-    errors.extend(bgp::withdraw(&app::bgp_places(config)).await.err().map(|error| error.to_string()));
+    errors.extend(withdraw(config, &host).await.err());
     errors.extend(routes::remove_all(&host).await.err().map(|error| error.to_string()));
     errors.extend(host.remove_next_hops().await.err().map(|error| error.to_string()));
     let stop = CancellationToken::new();

@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// Longest that the kernel may take for one answer.
 pub(super) const KERNEL: Duration = Duration::from_secs(10);
+/// Comments of the rules of a shape that drop before any tier is asked.
+const BEFORE_POLICY: [&str; 3] =
+    ["invalid connection state", "VXLAN from a workload", "IPIP from a workload"];
 
 /// What is asked about policy.
 #[derive(Debug, Subcommand)]
@@ -108,6 +111,12 @@ impl Page<'_> {
 
     async fn direction(&self, text: &mut String, direction: &DirectionReport) {
         let _ = writeln!(text, "{}", direction.direction);
+        for what in BEFORE_POLICY {
+            let count = self.counters.of_comment(&direction.chain, what);
+            if !count.is_empty() {
+                let _ = writeln!(text, "  {what}: Deny{count}");
+            }
+        }
         for tier in &direction.tiers {
             let _ = writeln!(text, "  tier {}{}", tier.name, order(tier.order));
             if !tier.exists {

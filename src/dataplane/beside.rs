@@ -2,7 +2,8 @@
 
 use super::Options;
 use super::desired::Desired;
-use super::render::{FAMILIES, from_localhost, hairpin, keep_off_localhost, table};
+use super::nat::hairpin;
+use super::render::{FAMILIES, from_localhost, keep_off_localhost, table};
 use crate::nft::Table;
 
 /// Chains that filter, with their hooks.

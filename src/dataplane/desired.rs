@@ -1,7 +1,7 @@
 //! What is desired: plain data, and how each verb changes it. Pure.
 
 use super::policy::PolicyState;
-use super::{DataplaneError, PoolNat, PortMap, Tuning};
+use super::{DataplaneError, PoolNat, PortMap, Tuning, VxlanNetworks};
 use crate::model::IfaceName;
 use crate::policy::Changes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,7 @@ pub(super) enum Verb {
     Ensure,
     Resync,
     SetPools(Vec<PoolNat>),
+    SetVxlan(Box<VxlanNetworks>),
     SetBridges(BTreeSet<IfaceName>),
     AddEndpoint(IfaceName),
     RemoveEndpoint(IfaceName),
@@ -35,6 +36,7 @@ pub(super) enum Part {
     Pools,
     Bridges,
     Ports,
+    Vxlan,
     Endpoint(IfaceName),
 }
 
@@ -43,6 +45,7 @@ pub(super) enum Part {
 pub(super) struct Desired {
     pub(super) pools: Vec<PoolNat>,
     pub(super) bridges: BTreeSet<IfaceName>,
+    pub(super) vxlan: VxlanNetworks,
     pub(super) endpoints: BTreeSet<IfaceName>,
     /// Addresses of the other endpoints of the same container, by interface; only of interfaces that are open.
     pub(super) siblings: BTreeMap<IfaceName, BTreeSet<IpAddr>>,
@@ -85,6 +88,7 @@ impl Desired {
         match verb {
             Verb::SetPools(_) => vec![Part::Pools],
             Verb::SetBridges(_) => vec![Part::Bridges],
+            Verb::SetVxlan(_) => vec![Part::Vxlan],
             Verb::AddEndpoint(iface) | Verb::SetSiblings(iface, _) => vec![Part::Endpoint(iface.clone())],
             Verb::RemoveEndpoint(iface) => vec![Part::Endpoint(iface.clone()), Part::Ports],
             Verb::Publish(..) | Verb::Revoke(_) => vec![Part::Ports],
@@ -104,6 +108,7 @@ impl Desired {
         match verb {
             Verb::SetPools(pools) => self.pools.clone_from(pools),
             Verb::SetBridges(bridges) => self.bridges.clone_from(bridges),
+            Verb::SetVxlan(networks) => self.vxlan.clone_from(networks),
             Verb::AddEndpoint(iface) => {
                 return self.endpoints.insert(iface.clone()).then(|| Verb::RemoveEndpoint(iface.clone()));
             }

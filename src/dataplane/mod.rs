@@ -41,6 +41,7 @@ pub use options::{ForwardAccept, HostAction, LegacyTools, Marks, Options, Timing
 pub use port::{PortMap, Protocol};
 pub use show::{RuleCount, endpoint_chains, published_ports, rule_counts, show_table};
 pub use tuning::{LogRate, LogTuning, NatTuning, Tuning};
+pub use tunnel::{VxlanNetwork, VxlanNetworks};
 pub use worker::{Status, Worker};
 
 use crate::model::{Cidr, IfaceName};
@@ -117,6 +118,14 @@ impl Dataplane {
     /// The kernel refused; the pools stay desired and it is tried again in the background.
     pub async fn set_pools(&self, pools: &[PoolNat]) -> Result<(), DataplaneError> {
         self.ask(Verb::SetPools(pools.to_vec())).await
+    }
+
+    /// The VXLAN networks that this host takes part in, and who else does: nobody else's packets of them are taken.
+    ///
+    /// # Errors
+    /// As [`Dataplane::set_pools`].
+    pub async fn set_vxlan(&self, networks: VxlanNetworks) -> Result<(), DataplaneError> {
+        self.ask(Verb::SetVxlan(Box::new(networks))).await
     }
 
     /// The bridges that are Docker's: `docker0`, `docker_gwbridge`, `br-<network>`, and those with names of the

@@ -31,6 +31,14 @@ pub(super) fn outgoing(names: &Names, nat: &NatTuning) -> Vec<Rule> {
     rules
 }
 
+/// A container that reaches itself by a published port.
+pub(super) fn hairpin(names: &Names) -> Rule {
+    Rule::in_chain("postrouting")
+        .family(names.family)
+        .address_pair_in(names.family, names.hairpin)
+        .masquerade()
+}
+
 /// Addresses of hosts that are spared.
 pub(super) fn hosts(nat: &NatTuning) -> Entries {
     let of = |names: &Names| {

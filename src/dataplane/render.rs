@@ -5,7 +5,7 @@
 //! | prerouting -300 | `raw-prerouting` | clears our mark bits; `rpf` drops spoofed sources ([`super::sources`]) |
 //! | prerouting -105, output -105 | `nat-prerouting`, `nat-output` | published ports |
 //! | forward -10 | `forward` | `wl-forward` asks the dispatch maps, `wl-accept` marks and accepts |
-//! | input -10 | `input` | `wl-to-host` |
+//! | input -10 | `input` | no VXLAN from strangers ([`super::tunnel`]); `wl-to-host` |
 //! | postrouting 110 | `postrouting` | masquerade |
 //!
 //! The maps `from-wl` and `to-wl` hold one element per endpoint, which goes to a *shape*: a chain shared by all
@@ -48,6 +48,7 @@ pub(super) struct Names {
     pub(super) ports_at: &'static str,
     pub(super) hairpin: &'static str,
     pub(super) hosts: &'static str,
+    pub(super) vxlan: &'static str,
     address: DataType,
 }
 
@@ -59,6 +60,7 @@ const NAMES4: Names = Names {
     ports_at: "ports4-at",
     hairpin: "hairpin4",
     hosts: "hosts4",
+    vxlan: "vxlan-peers4",
     address: DataType::Ipv4Addr,
 };
 
@@ -70,6 +72,7 @@ const NAMES6: Names = Names {
     ports_at: "ports6-at",
     hairpin: "hairpin6",
     hosts: "hosts6",
+    vxlan: "vxlan-peers6",
     address: DataType::Ipv6Addr,
 };
 
@@ -106,11 +109,11 @@ pub(super) fn table(desired: &Desired, options: &Options) -> Table {
             }
         }
     }
-    for (name, base) in chains() {
+    for (name, base) in chains().into_iter().chain(tunnel::chain(desired)) {
         table.chains.insert(name.to_owned(), Chain { name: name.to_owned(), base });
         table.rules.insert(name.to_owned(), Vec::new());
     }
-    for rule in rules(options) {
+    for rule in rules(desired, options) {
         table.rules.entry(rule.chain.clone()).or_default().push(rule);
     }
     desired.policy.extend(&mut table, options.marks);
@@ -122,6 +125,7 @@ fn all_entries(desired: &Desired) -> Vec<Entries> {
         entries(desired, &Part::Pools),
         entries(desired, &Part::Bridges),
         entries(desired, &Part::Ports),
+        entries(desired, &Part::Vxlan),
         BTreeMap::from([(ICMPV6, ICMPV6_TO_HOST.iter().map(|t| (key(vec![*t]), None)).collect())]),
     ];
     all.extend(desired.endpoints.iter().map(|iface| entries(desired, &Part::Endpoint(iface.clone()))));
@@ -147,6 +151,7 @@ pub(super) fn entries(desired: &Desired, part: &Part) -> Entries {
             BTreeMap::from([(BRIDGES, names.collect())])
         }
         Part::Ports => ports(desired),
+        Part::Vxlan => tunnel::peers(desired),
         Part::Endpoint(iface) => {
             let present = desired.endpoints.contains(iface);
             let entry = |direction| {
@@ -179,7 +184,7 @@ fn pools(desired: &Desired) -> Entries {
     entries
 }
 
-fn intervals(cidrs: impl Iterator<Item = Cidr>) -> BTreeMap<ElementKey, Option<Data>> {
+pub(super) fn intervals(cidrs: impl Iterator<Item = Cidr>) -> BTreeMap<ElementKey, Option<Data>> {
     let elements = interval_elements(cidrs.map(|cidr| (cidr.base(), cidr.prefix_len())));
     elements.into_iter().map(|element| (element.key, element.data)).collect()
 }
@@ -242,6 +247,7 @@ fn sets() -> Vec<Set> {
         all.push(set(names.ports_at, &[address, protocol, port], target, false));
         all.push(set(names.hairpin, &[address, address], SetData::None, false));
         all.push(set(names.hosts, &[address], SetData::None, false));
+        all.push(set(names.vxlan, &[address], SetData::None, true));
     }
     all
 }
@@ -268,9 +274,11 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
     ]
 }
 
-fn rules(options: &Options) -> Vec<Rule> {
+fn rules(desired: &Desired, options: &Options) -> Vec<Rule> {
     [
         prerouting(options),
+        tunnel::untracked(desired),
+        tunnel::guard(desired),
         sources::rules(),
         published(),
         forward(options),
@@ -370,18 +378,11 @@ fn postrouting(nat: &NatTuning) -> Vec<Rule> {
     let mut rules = Vec::new();
     for names in FAMILIES {
         rules.extend(nat::outgoing(names, nat));
-        rules.push(hairpin(names));
+        rules.push(nat::hairpin(names));
     }
     rules.push(from_localhost());
     rules.extend(tunnel::rules("postrouting"));
     rules
-}
-
-pub(super) fn hairpin(names: &Names) -> Rule {
-    Rule::in_chain("postrouting")
-        .family(names.family)
-        .address_pair_in(names.family, names.hairpin)
-        .masquerade()
 }
 
 pub(super) fn from_localhost() -> Rule {

@@ -4,6 +4,9 @@ use super::HostAction;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+/// The UDP port that IANA has assigned to VXLAN; Docker's overlays have it, too.
+pub(super) const VXLAN_PORT: u16 = 4789;
+
 /// How the filter behaves, with Calico's names for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuning {
@@ -13,12 +16,15 @@ pub struct Tuning {
     pub log: LogTuning,
     /// natOutgoing.
     pub nat: NatTuning,
+    /// `vxlanPort`: besides 4789 the UDP port to which no endpoint may send.
+    pub vxlan_port: u16,
 }
 
 impl Default for Tuning {
     /// Felix's defaults, but that what an endpoint sends to its host is left to the host's own rules.
     fn default() -> Self {
-        Self { host_action: HostAction::Return, log: LogTuning::default(), nat: NatTuning::default() }
+        let (log, nat) = (LogTuning::default(), NatTuning::default());
+        Self { host_action: HostAction::Return, log, nat, vxlan_port: VXLAN_PORT }
     }
 }
 

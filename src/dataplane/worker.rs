@@ -70,6 +70,7 @@ impl Worker {
         let guard = Schedule::new(now, options.timing.guard);
         let mut desired = Desired::default();
         desired.policy.set_log(&options.tuning.log);
+        desired.policy.set_vxlan_port(options.tuning.vxlan_port);
         (
             Self {
                 inbox,
@@ -226,6 +227,10 @@ impl Worker {
             Verb::TakeOver => self.take_over().await,
             Verb::Policy(changes) => self.change_policy(changes).await,
             Verb::Tune(tuning) => self.tune(tuning).await,
+            Verb::SetVxlan(networks) if !networks.same_rules(&self.desired.vxlan) => {
+                self.desired.apply(verb);
+                self.resync().await
+            }
             change => self.change(change).await,
         }
     }
@@ -261,6 +266,7 @@ impl Worker {
         }
         self.options.tuning.clone_from(tuning);
         self.desired.policy.set_log(&tuning.log);
+        self.desired.policy.set_vxlan_port(tuning.vxlan_port);
         self.resync().await
     }
 

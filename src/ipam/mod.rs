@@ -252,6 +252,11 @@ impl Ipam {
         self.engine.usage(pool, within).await
     }
 
+    /// Counts the addresses of every pool, enabled or not: those of version 4 by name, then those of version 6.
+    pub async fn pool_usage(&self) -> Result<Vec<PoolUsage>, IpamError> {
+        self.engine.pool_usage().await
+    }
+
     /// Waits for the requests under way and refuses new ones, also on clones: for an orderly stop.
     pub async fn drain(&self) {
         self.queues.drain().await;

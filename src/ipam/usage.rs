@@ -6,7 +6,7 @@ use super::error::IpamError;
 use super::pools::Pool;
 use super::reader::Blocks;
 use super::reserved::{Reserved, intersection};
-use crate::model::Cidr;
+use crate::model::{Cidr, IpVersion};
 use std::fmt::{self, Display, Formatter};
 
 /// Addresses of a range, counted.
@@ -103,5 +103,20 @@ impl Engine {
         let (blocks, reserved) =
             tokio::try_join!(self.reader.blocks(range.version()), self.reader.reserved())?;
         Ok(count(&blocks, &reserved, &range))
+    }
+
+    /// Counts the addresses of every pool. A version without pools is not read.
+    pub(super) async fn pool_usage(&self) -> Result<Vec<PoolUsage>, IpamError> {
+        let (pools, reserved) = tokio::try_join!(self.reader.pools(), self.reader.reserved())?;
+        let mut counted = Vec::new();
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let of_version: Vec<Pool> =
+                pools.iter().filter(|pool| pool.spec.cidr.version() == version).cloned().collect();
+            if !of_version.is_empty() {
+                let blocks = self.reader.blocks(version).await?;
+                counted.extend(count_pools(&blocks, &reserved, &of_version, None));
+            }
+        }
+        Ok(counted)
     }
 }

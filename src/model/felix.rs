@@ -21,6 +21,12 @@ pub struct FelixConfigurationSpec {
     /// MTU of the IPv6 VXLAN device in bytes; 0 or absent: the uplink's less 70.
     #[serde(default, rename = "vxlanMTUV6", skip_serializing_if = "Option::is_none")]
     pub vxlan_mtu_v6: Option<u32>,
+    /// Whether there is VXLAN at all; if absent, where a pool asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan_enabled: Option<bool>,
+    /// Addresses and prefixes of machines that are no nodes and may send VXLAN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_nodes_list: Option<Vec<String>>,
     /// Fields that this version does not use; they survive a rewrite.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

@@ -27,6 +27,7 @@ mod profile;
 mod reservation;
 mod router_id;
 mod rule;
+mod sha2;
 
 pub use affinity::{AffinityState, BlockAffinity};
 pub use as_number::AsNumber;
@@ -54,6 +55,7 @@ pub use profile::ProfileSpec;
 pub use reservation::IpReservationSpec;
 pub use router_id::RouterId;
 pub use rule::{EntityRule, IcmpFields, NumberOrText, Rule, ServiceAccountMatch};
+pub use sha2::{sha224, sha256};
 
 /// The namespace and orchestrator under which every endpoint of this plugin stands, as the Go plugin's did.
 pub const ORCHESTRATOR: &str = "libnetwork";

@@ -45,13 +45,13 @@ fn is_usable(id: Ipv4Addr) -> bool {
     !id.is_unspecified() && !id.is_multicast() && !id.is_broadcast()
 }
 
-/// 32 bits of the name's FNV-1a hash, kept out of 0.0.0.0/8 and of multicast. Only this node uses the value, so it need
-/// not be calico/node's, which takes it from a SHA-256.
+/// The first four bytes of the name's SHA-256, as calico/node takes them, which keeps them out of multicast
+/// (`confd/pkg/resource/template/template_funcs.go`, `hashToIPv4`). One in 256 would be in 0.0.0.0/8, which speakers older than
+/// RFC 6286 refuse; those begin with 1 here.
 fn hashed(name: &str) -> Ipv4Addr {
-    let hash =
-        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let [first, b, c, d] = hash.to_be_bytes();
-    Ipv4Addr::new(1 + first % 223, b, c, d)
+    let [first, b, c, d, ..] = super::sha256(name.as_bytes());
+    let first = if first > 223 { first - 32 } else { first };
+    Ipv4Addr::new(first.max(1), b, c, d)
 }
 
 #[cfg(test)]
@@ -73,6 +73,9 @@ mod tests {
         let id = |name: &str| RouterId::Hash.of(name, None).unwrap();
         assert_eq!(id("n1"), id("n1"));
         assert_ne!(id("n1"), id("n2"));
+        // `printf NAME | sha256sum`.
+        assert_eq!(id("n1"), Ipv4Addr::new(103, 107, 139, 184));
+        assert_eq!(id("node-18"), Ipv4Addr::new(213, 194, 139, 227));
         for n in 0..2000 {
             let id = id(&format!("host-{n}"));
             assert!(is_usable(id) && (1..=223).contains(&id.octets()[0]), "{id}");

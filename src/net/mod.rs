@@ -34,7 +34,7 @@ pub use container::{ContainerEndpoint, may_enter_containers, program_container};
 pub use error::NetError;
 pub use kernel::KernelHost;
 pub use link::Link;
-pub use monitor::{AddressChange, HostEvent, LinkChange, RouteChange};
+pub use monitor::{AddressChange, HostEvent, LinkChange, NeighbourChange, RouteChange};
 pub use mtu::{FALLBACK_MTU, host_mtu, is_uplink, workload_mtu};
 pub use next_hop::{NEXT_HOPS, NextHops};
 pub use remote::RouteChanges;

@@ -5,10 +5,13 @@ use super::error::NetError;
 use super::link::Link;
 use super::next_hop::is_next_hop_route;
 use super::route::{self, HostRoute};
+use super::vxlan;
+use crate::model::MacAddress;
 use futures::stream::{self, BoxStream};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::errno::Errno;
@@ -24,8 +27,9 @@ const WAITING: usize = 256;
 /// Largest datagram of a notification, with room to spare.
 const DATAGRAM: usize = 64 * 1024;
 
-const GROUPS: [MulticastGroup; 5] = [
+const GROUPS: [MulticastGroup; 6] = [
     MulticastGroup::Link,
+    MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
@@ -42,6 +46,8 @@ pub enum HostEvent {
     Route(RouteChange),
     /// An address came or went.
     Address(AddressChange),
+    /// A permanent neighbour or forwarding entry came, or any went.
+    Neighbour(NeighbourChange),
     /// Events were lost: read everything again.
     Resync,
 }
@@ -73,6 +79,21 @@ pub struct AddressChange {
     pub address: IpAddr,
     /// Length in bits of the prefix that is on link with it.
     pub prefix_len: u8,
+    /// Whether it is gone.
+    pub gone: bool,
+}
+
+/// A neighbour, or a forwarding entry, came or went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeighbourChange {
+    /// Index of the link that has it.
+    pub index: u32,
+    /// The Ethernet address, if it is told.
+    pub mac: Option<MacAddress>,
+    /// What the entry joins with it: a neighbour's address; the machine to which frames are sent, if `forwards`.
+    pub address: IpAddr,
+    /// Whether it is a forwarding entry.
+    pub forwards: bool,
     /// Whether it is gone.
     pub gone: bool,
 }
@@ -160,6 +181,8 @@ fn events_of(message: &RouteNetlinkMessage) -> Vec<HostEvent> {
         RouteNetlinkMessage::DelRoute(found) => route_events(route::decode(found), true),
         RouteNetlinkMessage::NewAddress(found) => address_event(found, false).into_iter().collect(),
         RouteNetlinkMessage::DelAddress(found) => address_event(found, true).into_iter().collect(),
+        RouteNetlinkMessage::NewNeighbour(found) => neighbour_event(found, false).into_iter().collect(),
+        RouteNetlinkMessage::DelNeighbour(found) => neighbour_event(found, true).into_iter().collect(),
         _ => Vec::new(),
     }
 }
@@ -177,6 +200,15 @@ fn address_event(message: &AddressMessage, gone: bool) -> Option<HostEvent> {
     let (index, prefix_len) = (message.header.index, message.header.prefix_len);
     let address = address_of(message)?;
     Some(HostEvent::Address(AddressChange { index, address, prefix_len, gone }))
+}
+
+/// What the kernel learns and forgets by itself, which is told as well, concerns nobody here.
+fn neighbour_event(message: &NeighbourMessage, gone: bool) -> Option<HostEvent> {
+    let (index, forwards) = (message.header.ifindex, message.header.family == AddressFamily::Bridge);
+    let address = vxlan::ip_of(message)?;
+    let lasting = gone || vxlan::is_permanent(message);
+    let change = NeighbourChange { index, mac: vxlan::mac_of(message), address, forwards, gone };
+    lasting.then_some(HostEvent::Neighbour(change))
 }
 
 #[cfg(test)]

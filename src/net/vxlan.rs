@@ -291,7 +291,7 @@ pub(crate) async fn list(rtnl: &Rtnl, index: u32) -> Result<Vec<Vtep>, NetError>
     let mut neighbours: Vec<(Option<IpAddr>, MacAddress)> = Vec::new();
     for message in &found {
         let RouteNetlinkMessage::NewNeighbour(found) = message else { continue };
-        if found.header.ifindex != index || found.header.state != NeighbourState::Permanent {
+        if found.header.ifindex != index || !is_permanent(found) {
             continue;
         }
         let Some(mac) = mac_of(found) else { continue };
@@ -303,6 +303,11 @@ pub(crate) async fn list(rtnl: &Rtnl, index: u32) -> Result<Vec<Vtep>, NetError>
         }
     }
     Ok(joined(&neighbours, &hosts))
+}
+
+/// Whether the kernel keeps an entry until somebody takes it away; `bridge fdb add` sets `NUD_NOARP` besides.
+pub(super) fn is_permanent(entry: &NeighbourMessage) -> bool {
+    u16::from(entry.header.state) & u16::from(NeighbourState::Permanent) != 0
 }
 
 /// An entry of one kind without the other is told with the unspecified address in the place of what is missing, so that
@@ -329,7 +334,7 @@ fn joined(
     vteps
 }
 
-fn mac_of(message: &NeighbourMessage) -> Option<MacAddress> {
+pub(super) fn mac_of(message: &NeighbourMessage) -> Option<MacAddress> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(bytes) => {
             <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddress)
@@ -338,7 +343,7 @@ fn mac_of(message: &NeighbourMessage) -> Option<MacAddress> {
     })
 }
 
-fn ip_of(message: &NeighbourMessage) -> Option<IpAddr> {
+pub(super) fn ip_of(message: &NeighbourMessage) -> Option<IpAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),

@@ -307,6 +307,7 @@ impl Reading<'_> {
             Held::Payload(PayloadBase::Network, ..) if data.len() == 16 => value(DataType::Ipv6Addr, data),
             Held::Payload(PayloadBase::Transport, 0, 1) if self.is(ICMP) => icmp_type(number()),
             Held::Payload(PayloadBase::Transport, 0, 1) if self.is(ICMPV6) => icmpv6_type(number()),
+            Held::Payload(PayloadBase::Transport, _, 3) => format!("0x{:x}", number()),
             Held::Payload(_, 0, 2) if self.is(ICMP) || self.is(ICMPV6) => format!("0x{:x}", number()),
             Held::Fib(_, FibResult::AddrType) if native(data) == 2 => "local".to_owned(),
             Held::Fib(..) => native(data).to_string(),

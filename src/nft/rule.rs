@@ -116,6 +116,14 @@ impl Rule {
         self.l4proto(protocol).then([load, cmp])
     }
 
+    /// `@th,96,24 VNI`: the network of a VXLAN packet (RFC 7348, 5); guard with [`Rule::dport`] first.
+    #[must_use]
+    pub fn vni(self, vni: u32) -> Self {
+        let load = Expr::Payload { base: PayloadBase::Transport, offset: 12, len: 3, dreg: Reg::FIRST };
+        let [_, data @ ..] = vni.to_be_bytes();
+        self.then([load, Expr::Cmp { sreg: Reg::FIRST, op: CmpOp::Eq, data: data.to_vec() }])
+    }
+
     fn icmpv6_type(self) -> Self {
         let load = Expr::Payload { base: PayloadBase::Transport, offset: 0, len: 1, dreg: Reg::FIRST };
         self.family(Family::Ip6).l4proto(58).then([load])

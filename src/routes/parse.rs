@@ -57,11 +57,17 @@ pub(super) fn bgp(value: &[u8]) -> Result<bool, String> {
 pub(super) fn felix(value: &[u8]) -> Result<Felix, String> {
     let spec = read::<Resource<FelixConfigurationSpec>>(value)?.spec;
     let given = |number: Option<u32>| number.filter(|number| *number != 0);
+    let external = spec.external_nodes_list.map(|listed| {
+        let read = |text: &String| Cidr::parse_masking(text).map_err(|error| error.to_string());
+        listed.iter().map(read).collect::<Result<Vec<Cidr>, String>>()
+    });
     Ok(Felix {
         vni: given(spec.vxlan_vni),
         port: spec.vxlan_port.filter(|port| *port != 0),
         mtu: given(spec.vxlan_mtu),
         mtu_v6: given(spec.vxlan_mtu_v6),
+        enabled: spec.vxlan_enabled,
+        external: external.transpose()?,
     })
 }
 

@@ -6,8 +6,8 @@ use super::resolve::{Resolved, Situation, device_name};
 use super::view::{Touched, View};
 use crate::model::{Cidr, IpVersion};
 use crate::net::{
-    HostEvent, HostRoute, Link, NetError, ROUTE_PROTOCOL, RouteChanges, RouteKind, SharedUnderlay, Vtep,
-    VxlanDevice,
+    HostEvent, HostRoute, Link, NeighbourChange, NetError, ROUTE_PROTOCOL, RouteChanges, RouteKind,
+    SharedUnderlay, Vtep, VxlanDevice,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,17 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Tunnel {
     device: Option<(VxlanDevice, u32)>,
     behind: BTreeSet<Vtep>,
+}
+
+/// A VXLAN network of one IP version, as the packet filter needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// UDP port of all nodes.
+    pub port: u16,
+    /// Number of the network, 24 bits.
+    pub vni: u32,
+    /// Who may send: the other nodes' addresses, and what FelixConfiguration lists besides (`externalNodesList`).
+    pub senders: BTreeSet<Cidr>,
 }
 
 /// See the module.
@@ -29,6 +40,8 @@ pub(super) struct Program {
     asked: BTreeMap<Key, usize>,
     known: Table,
     tunnels: [Tunnel; 2],
+    /// For the packet filter.
+    networks: [Option<Network>; 2],
     /// Blocks to be resolved again; all if `everything`.
     stale: BTreeSet<Cidr>,
     everything: bool,
@@ -52,6 +65,7 @@ impl Program {
             asked: BTreeMap::new(),
             known: Table::new(),
             tunnels: [Tunnel::default(), Tunnel::default()],
+            networks: [None, None],
             stale: BTreeSet::new(),
             everything: true,
             ends: true,
@@ -88,6 +102,11 @@ impl Program {
                 self.offer.uses(&change.link) && (change.gone || !self.is_as_made(&change.link))
             }
             HostEvent::Address(change) => self.offer.uses_address(view, change.index, change.address),
+            HostEvent::Neighbour(change) => {
+                let concerns = self.end_differs(change);
+                self.read_back |= concerns;
+                return concerns;
+            }
             HostEvent::Route(change) => {
                 let concerns = self.differs(host::plain(change.route.clone()), change.gone);
                 self.read_back |= concerns;
@@ -105,6 +124,18 @@ impl Program {
         made.into_iter().any(|(device, index)| {
             (link.index, link.mtu, link.mac, link.up) == (*index, device.mtu, Some(device.mac), true)
         })
+    }
+
+    /// Whether what came or went behind a tunnel is not as it was made.
+    fn end_differs(&self, change: &NeighbourChange) -> bool {
+        let of_device =
+            |tunnel: &&Tunnel| tunnel.device.as_ref().is_some_and(|(_, index)| *index == change.index);
+        let Some(tunnel) = self.tunnels.iter().find(of_device) else { return false };
+        let same = |end: &Vtep| {
+            let address = if change.forwards { end.host } else { end.address };
+            address == change.address && change.mac.is_none_or(|mac| mac == end.mac)
+        };
+        tunnel.behind.iter().any(same) == change.gone
     }
 
     /// Whether a route that came or went is not as it should be.
@@ -259,7 +290,14 @@ impl Program {
             return Ok(());
         }
         let situation = Situation { view, host: &self.offer };
-        for (version, tunnel) in VERSIONS.into_iter().zip(&mut self.tunnels) {
+        for ((version, tunnel), network) in
+            VERSIONS.into_iter().zip(&mut self.tunnels).zip(&mut self.networks)
+        {
+            let device = tunnel.device.as_ref().map(|(device, _)| device);
+            *network = device.map(|device| {
+                let (port, vni, senders) = (device.port, device.vni, situation.senders(version));
+                Network { port, vni, senders }
+            });
             let Some(index) = self.offer.tunnel(version) else { continue };
             let desired = situation.vteps(version);
             let (delete, add) = delta::vteps(&tunnel.behind, &desired);
@@ -277,9 +315,15 @@ impl Program {
             if !view.wants_vxlan(version) && (all || tunnel.device.is_some()) {
                 self.host.remove_vxlan(device_name(version)).await?;
                 *tunnel = Tunnel::default();
+                self.ends = true;
             }
         }
         Ok(())
+    }
+
+    /// The VXLAN networks of IPv4 and IPv6 that this host takes part in.
+    pub(super) fn networks(&self) -> &[Option<Network>; 2] {
+        &self.networks
     }
 
     /// What is wrong.

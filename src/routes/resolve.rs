@@ -107,12 +107,14 @@ impl Situation<'_> {
         let same_subnet = uplink.subnet.contains(address.ip);
         let crosses = match pool.encap {
             Encap::None => None,
+            Encap::Vxlan { cross_subnet: true } if same_subnet => None,
+            Encap::Vxlan { .. } if self.view.bars_vxlan() => return Err(no_vxlan(title, pool)),
             Encap::Vxlan { cross_subnet } => Some(cross_subnet),
             Encap::Ipip { cross_subnet: true } if same_subnet => None,
             Encap::Ipip { .. } => return Err(no_ipip(title, pool)),
         };
         match (crosses, same_subnet) {
-            (None | Some(true), true) => Ok(Some(Way::Direct(address.ip))),
+            (None, true) => Ok(Some(Way::Direct(address.ip))),
             (None, false) => Err(elsewhere(cidr, title, (name, address.ip), uplink)),
             (Some(_), _) => self.end(name, version, face).map(Way::Tunnel).map(Some),
         }
@@ -177,6 +179,13 @@ impl Situation<'_> {
         self.rival(name, address, mac).is_none().then_some(Vtep { address, mac, host })
     }
 
+    /// Who may send VXLAN of a version to this node: the other nodes, and who is listed besides.
+    pub(super) fn senders(&self, version: IpVersion) -> BTreeSet<Cidr> {
+        let listed = self.view.felix().external.unwrap_or_default();
+        let listed = listed.into_iter().filter(|cidr| cidr.version() == version);
+        self.vteps(version).into_iter().map(|vtep| Cidr::host(vtep.host)).chain(listed).collect()
+    }
+
     /// What of the network between hosts a block would take over.
     fn overlap(&self, cidr: &Cidr) -> Option<String> {
         let (name, pool) = self.view.pool_of(cidr)?;
@@ -198,6 +207,14 @@ fn no_ipip(title: &str, pool: &Pool) -> String {
     format!(
         "pool {title} ({}) has an ipipMode, and this plugin does no IPIP: set ipipMode Never and vxlanMode Always or \
          CrossSubnet",
+        pool.cidr
+    )
+}
+
+fn no_vxlan(title: &str, pool: &Pool) -> String {
+    format!(
+        "pool {title} ({}) has a vxlanMode, and FelixConfiguration says vxlanEnabled: false: its containers on other nodes \
+         are not reached; take vxlanEnabled away, or set the pool's vxlanMode to Never",
         pool.cidr
     )
 }

@@ -78,12 +78,16 @@ pub(super) struct Block {
 }
 
 /// Settings from FelixConfiguration.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Felix {
     pub(super) vni: Option<u32>,
     pub(super) port: Option<u16>,
     pub(super) mtu: Option<u32>,
     pub(super) mtu_v6: Option<u32>,
+    /// Whether there is VXLAN at all.
+    pub(super) enabled: Option<bool>,
+    /// Who may send VXLAN besides nodes.
+    pub(super) external: Option<Vec<Cidr>>,
 }
 
 /// What a change touches.
@@ -297,6 +301,8 @@ impl View {
             port: own.port.or(all.port),
             mtu: own.mtu.or(all.mtu),
             mtu_v6: own.mtu_v6.or(all.mtu_v6),
+            enabled: own.enabled.or(all.enabled),
+            external: own.external.clone().or_else(|| all.external.clone()),
         }
     }
 
@@ -306,8 +312,16 @@ impl View {
         holding.max_by_key(|(_, pool)| pool.cidr.prefix_len()).map(|(name, pool)| (name.as_str(), pool))
     }
 
-    /// Whether any pool of a version asks for VXLAN.
+    /// Whether FelixConfiguration forbids VXLAN, whatever pools ask for.
+    pub(super) fn bars_vxlan(&self) -> bool {
+        self.felix_own.enabled.or(self.felix_default.enabled) == Some(false)
+    }
+
+    /// Whether any pool of a version asks for VXLAN, and there may be any.
     pub(super) fn wants_vxlan(&self, version: IpVersion) -> bool {
+        if self.bars_vxlan() {
+            return false;
+        }
         let of_version = self.pools.values().filter(|pool| pool.cidr.version() == version);
         of_version.into_iter().any(|pool| matches!(pool.encap, Encap::Vxlan { .. }))
     }

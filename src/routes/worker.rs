@@ -3,7 +3,7 @@
 use super::feed::Feed;
 use super::host::VERSIONS;
 use super::problems::Problems;
-use super::program::Program;
+use super::program::{Network, Program};
 use super::tunnel::{self, Tunnels};
 use super::view::{Touched, View};
 use crate::ipam::Ipam;
@@ -69,6 +69,7 @@ pub struct Worker {
     /// What the last pass, and the last allocation, failed with.
     failures: [Option<String>; 2],
     problems: Problems,
+    networks: watch::Sender<[Option<Network>; 2]>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -103,7 +104,14 @@ impl Worker {
             allocate_backoff: backoff(),
             failures: [None, None],
             problems: Problems::default(),
+            networks: watch::channel([None, None]).0,
         }
+    }
+
+    /// The VXLAN networks of IPv4 and IPv6 that this host takes part in, and who else does, as they become.
+    #[must_use]
+    pub fn networks(&self) -> watch::Receiver<[Option<Network>; 2]> {
+        self.networks.subscribe()
     }
 
     /// Reads the datastore and works once, so that containers that start find devices and routes as they will be. What
@@ -253,6 +261,13 @@ impl Worker {
         if self.program.routes() != before {
             log::debug!("routes between nodes: {}", self.program.routes());
         }
+        self.networks.send_if_modified(|known| {
+            let changed = known != self.program.networks();
+            if changed {
+                known.clone_from(self.program.networks());
+            }
+            changed
+        });
         let [failure, _] = &mut self.failures;
         *failure = outcome.as_ref().err().map(ToString::to_string);
         match outcome {

@@ -284,5 +284,16 @@ fn with_bgp_switched_off_its_routes_go() {
             true => Err("it is there".to_owned()),
             false => Ok(()),
         });
+
+        // The same at an uninstall, where no BIRD can be run any more.
+        one.stop();
+        one.again();
+        wait_route("h1", "10.1.3.0/26", "via 172.16.0.3 dev eth0 proto bird");
+        one.stop();
+        assert!(one.routes("10.1.3.0/26").contains("proto bird"), "they stay for the next start");
+        one.clean_up_without_bird();
+        assert_eq!(one.routes("10.1.3.0/26"), "");
+        assert!(routes("h1", "10.250.0.0/24").contains("proto static"), "an administrator's route stays");
+        assert!(!Host::folder("h1").join("state/bird").exists());
     });
 }

@@ -3,10 +3,11 @@
 
 use crate::lab::{Lab, Probe, address, ask, open_mesh};
 use crate::nsrun::{have, in_namespace, inside, run};
+use crate::raw::{ACK, FIN, INIT, INIT_ACK, RST, SYN, Segment, Wire};
 use calico_libnetwork::dataplane::rule_counts;
 use serde_json::json;
-use std::io::ErrorKind;
-use std::net::UdpSocket;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
 fn isolated(test: &str, body: impl FnOnce()) {
@@ -106,5 +107,73 @@ fn tables_of_others_with_like_names_and_the_packets_they_count_stay() {
         lab.block(lab.dataplane.resync()).unwrap();
         lab.expect("after a flush of our table", "tcp/80: all -*>a");
         assert_eq!(listed(), before);
+    });
+}
+
+#[test]
+fn a_stray_segment_is_judged_and_an_invalid_one_dropped_and_other_flows_go_on() {
+    isolated("edges::a_stray_segment_is_judged_and_an_invalid_one_dropped_and_other_flows_go_on", || {
+        let mut lab = Lab::start();
+        for family in [4, 6] {
+            let to = address("b", family);
+            let mut flow = inside("a", move || TcpStream::connect((to, 80)).unwrap());
+            let mut goes_on = || {
+                flow.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                flow.write_all(b"x").unwrap();
+                flow.read_exact(&mut [0; 1]).unwrap();
+            };
+            goes_on();
+            let (outside, inner) = (Wire::tcp("x", family), Wire::tcp("b", family));
+            let segment = |from, what| Segment { from, to: 80, what };
+            // What belongs to no connection is judged as what begins one, and whoever listens resets it.
+            outside.send(&inner, segment(5001, ACK));
+            inner.receives(segment(5001, ACK));
+            outside.receives(Segment { from: 80, to: 5001, what: RST });
+            goes_on();
+            // What no connection has ever does not get as far. Packets of one sender keep their order.
+            outside.send(&inner, segment(5002, SYN | FIN));
+            outside.send(&inner, segment(5003, ACK));
+            assert_eq!(inner.receive(), segment(5003, ACK), "IPv{family}");
+            goes_on();
+            // What nobody may send is dropped, and the flow that was there before goes on.
+            let mut documents = open_mesh();
+            let ingress = json!([{"action": "Allow", "protocol": "TCP", "source": {"ports": [5005]}}]);
+            let spec = json!({"selector": "name == 'b'", "types": ["Ingress"], "ingress": ingress});
+            documents.insert("globalnetworkpolicies/to-b".to_owned(), json!({"spec": spec}));
+            lab.become_(&documents);
+            let inner = Wire::tcp("b", family);
+            outside.send(&inner, segment(5004, ACK));
+            outside.send(&inner, segment(5005, ACK));
+            assert_eq!(inner.receive(), segment(5005, ACK), "IPv{family}");
+            goes_on();
+            lab.become_(&open_mesh());
+        }
+    });
+}
+
+#[test]
+fn sctp_is_known_by_its_ports() {
+    isolated("edges::sctp_is_known_by_its_ports", || {
+        let mut lab = Lab::start();
+        let mut documents = open_mesh();
+        let ingress = json!([{"action": "Allow", "protocol": "SCTP", "destination": {"ports": [90]}}]);
+        for name in ["a", "b"] {
+            let spec = json!({"selector": format!("name == '{name}'"), "types": ["Ingress"], "ingress": if name == "b" { ingress.clone() } else { json!([]) }});
+            documents.insert(format!("globalnetworkpolicies/to-{name}"), json!({"spec": spec}));
+        }
+        lab.become_(&documents);
+        lab.expect("other protocols with its port", "tcp/90: all -*>a -*>b");
+        lab.expect("other protocols with its port", "udp/90: all -*>a -*>b");
+        for family in [4, 6] {
+            let (a, b) = (Wire::sctp("a", family), Wire::sctp("b", family));
+            // Packets of one sender keep their order.
+            a.send(&b, Segment { from: 5001, to: 91, what: INIT });
+            a.send(&b, Segment { from: 5002, to: 90, what: INIT });
+            assert_eq!(b.receive(), Segment { from: 5002, to: 90, what: INIT }, "IPv{family}");
+            // The answer is part of the flow; a may be sent nothing else.
+            b.send(&a, Segment { from: 90, to: 5003, what: INIT_ACK });
+            b.send(&a, Segment { from: 90, to: 5002, what: INIT_ACK });
+            assert_eq!(a.receive(), Segment { from: 90, to: 5002, what: INIT_ACK }, "IPv{family}");
+        }
     });
 }

@@ -17,6 +17,7 @@ mod lab;
 mod life;
 #[path = "../support/nsrun.rs"]
 mod nsrun;
+mod raw;
 mod refusals;
 mod show;
 mod tuning;

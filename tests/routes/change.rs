@@ -1,6 +1,6 @@
 //! What changes while traffic flows: modes, settings, nodes, interfaces, other people's hands.
 
-use crate::lab::{Lab, all_reach_all};
+use crate::lab::{Host, Lab, all_reach_all};
 use crate::support::netns;
 use crate::vxlan::device;
 use calico_libnetwork::model::IpVersion::{V4, V6};
@@ -159,9 +159,49 @@ fn what_others_break_is_put_right_and_what_is_theirs_stays() {
         a.until_route(&three.block(V4), "dev vxlan.calico").await;
         a.until_route(&three.block(V6), "dev vxlan-v6.calico").await;
         all_reach_all(&[&one, &two, &three]);
+        ends_come_back(&a).await;
+        all_reach_all(&[&one, &two, &three]);
+        let found = look(&lab, &a).await;
+        assert_eq!((found.others, found.problems.len()), (2, 0), "{found:?}");
+        assert_eq!(found.tunnels, [("vxlan.calico", 2), ("vxlan-v6.calico", 2)]);
+        assert!(found.right >= 6, "two other nodes and this one, both families: {found:?}");
         a.ip("route add 10.97.0.0/24 via 192.0.2.7 dev eth0 proto static");
         assert!(a.ip("route show proto static").contains("10.97.0.0/24"));
     });
+}
+
+/// What `check` would say of a host's routes.
+async fn look(lab: &Lab, host: &Host) -> calico_libnetwork::routes::Examination {
+    let (store, node) = (lab.shared(), host.name.clone());
+    host.ns.enter_async(move || async move {
+        let kernel = calico_libnetwork::net::KernelHost::open("/proc/sys/net").await.unwrap();
+        calico_libnetwork::routes::examine(&*store, &kernel, &node, false).await.unwrap()
+    })
+}
+
+/// What is behind a tunnel comes back as soon as it is touched, and not only when all is read again (30 s later).
+async fn ends_come_back(a: &Host) {
+    let behind = || {
+        let lines = a.ip("fdb show dev vxlan.calico") + &a.ip("neigh show dev vxlan.calico nud permanent");
+        let mut lines: Vec<String> = lines.lines().map(|line| line.trim().to_owned()).collect();
+        lines.sort();
+        lines
+    };
+    let first = |words: &str| -> String { a.ip(words).split_whitespace().next().unwrap().to_owned() };
+    let end = first("neigh show dev vxlan.calico nud permanent");
+    let mac = first("fdb show dev vxlan.calico");
+    let before = behind();
+    for breach in [
+        format!("neigh del {end} dev vxlan.calico"),
+        format!("neigh replace {end} lladdr 02:00:00:00:00:99 dev vxlan.calico nud permanent"),
+        format!("fdb del {mac} dev vxlan.calico self"),
+        "fdb add 02:00:00:00:00:98 dev vxlan.calico dst 192.0.2.99 self permanent".to_owned(),
+    ] {
+        let start = std::time::Instant::now();
+        a.ip(&breach);
+        a.until(&breach, |_| behind() == before).await;
+        assert!(start.elapsed() < std::time::Duration::from_secs(15), "{breach}: only by chance");
+    }
 }
 
 #[test]
@@ -179,7 +219,7 @@ fn a_restart_takes_nothing_away_and_stale_routes_go() {
         a.stop();
         all_reach_all(&[&one, &three]);
         a.ip("route add 10.65.99.0/29 via 192.0.2.7 dev eth0 proto 80 metric 1024");
-        let a = a.work(lab.shared());
+        let mut a = a.work(lab.shared());
         a.until("as before", |routes| *routes == before.0).await;
         assert_eq!(device(&a, "vxlan.calico")["ifindex"], before.1, "the device is the same");
         let changes: Vec<String> =
@@ -188,6 +228,16 @@ fn a_restart_takes_nothing_away_and_stale_routes_go() {
             changes.iter().filter(|call| call.starts_with("ChangeRoutes")).collect();
         assert_eq!(of_routes.len(), 1, "only the stray is touched: {of_routes:#?}");
         all_reach_all(&[&one, &three]);
+        // What is lost while no worker keeps it is told.
+        a.stop();
+        a.ip(&format!("route del {}", three.block(V4)));
+        a.ip("link del vxlan-v6.calico");
+        let found = look(&lab, &a).await;
+        assert!(
+            found.problems.contains(&format!("the route to {} is missing", three.block(V4))),
+            "{found:?}"
+        );
+        assert!(found.problems.iter().any(|it| it.starts_with("vxlan-v6.calico is missing")), "{found:?}");
     });
 }
 

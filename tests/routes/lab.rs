@@ -7,12 +7,12 @@
 //! ```
 
 use crate::support::netns::{Echo, Ip, Namespace, Nic, probe_tcp, probe_udp};
-use calico_libnetwork::dataplane::{Dataplane, Options};
+use calico_libnetwork::dataplane::{Dataplane, Options, VxlanNetwork, VxlanNetworks};
 use calico_libnetwork::ipam::{AutoAssign, Ipam, Owner};
 use calico_libnetwork::model::{Cidr, HandleId, IfaceName, IpVersion, MacAddress, NodeName};
 use calico_libnetwork::net::faulty::FaultyHost;
 use calico_libnetwork::net::{EndpointLink, Host as _, KernelHost};
-use calico_libnetwork::routes::{Parts, Worker};
+use calico_libnetwork::routes::{Network, Parts, Worker};
 use calico_libnetwork::store::{MemoryStore, SharedStore, Store, Txn};
 use rtnetlink::LinkUnspec;
 use serde_json::{Value, json};
@@ -157,7 +157,17 @@ impl Lab {
             KernelHost::open("/proc/sys/net").await.unwrap().enable_forwarding().await.unwrap();
         });
         let (active, switch) = watch::channel(true);
-        Host { name: NodeName::new(name).unwrap(), ns, v4, v6, worker: None, faults: None, active, switch }
+        Host {
+            name: NodeName::new(name).unwrap(),
+            ns,
+            v4,
+            v6,
+            worker: None,
+            faults: None,
+            active,
+            switch,
+            networks: None,
+        }
     }
 }
 
@@ -172,7 +182,11 @@ pub(crate) struct Host {
     pub(crate) faults: Option<Arc<FaultyHost>>,
     pub(crate) active: watch::Sender<bool>,
     switch: watch::Receiver<bool>,
+    networks: Option<Networks>,
 }
+
+/// The VXLAN networks of a worker.
+type Networks = watch::Receiver<[Option<Network>; 2]>;
 
 impl Host {
     /// Starts its worker.
@@ -185,7 +199,7 @@ impl Host {
         let (node, active) = (self.name.clone(), self.switch.clone());
         let stop = CancellationToken::new();
         let token = stop.clone();
-        let (kernel, thread) = self.ns.enter(move || {
+        let (kernel, networks, thread) = self.ns.enter(move || {
             let (tell, told) = std::sync::mpsc::channel();
             let thread = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -193,18 +207,21 @@ impl Host {
                     let kernel = Arc::new(KernelHost::open("/proc/sys/net").await.unwrap());
                     let faulty = Arc::new(FaultyHost::over(kernel));
                     faults.iter().for_each(|n| faulty.fail_call(*n));
-                    tell.send(faulty.clone()).unwrap();
                     let ipam = Ipam::new(store.clone(), node.clone());
-                    let worker = Worker::new(Parts { store, host: faulty, ipam, node, bird: false, active });
+                    let host = faulty.clone();
+                    let worker = Worker::new(Parts { store, host, ipam, node, bird: false, active });
+                    tell.send((faulty, worker.networks())).unwrap();
                     tokio::select! {
                         () = token.cancelled() => {}
                         () = worker.run() => {}
                     }
                 });
             });
-            (told.recv().unwrap(), thread)
+            let (kernel, networks) = told.recv().unwrap();
+            (kernel, networks, thread)
         });
         self.faults = Some(kernel);
+        self.networks = Some(networks);
         self.worker = Some((stop, thread));
         self
     }
@@ -318,19 +335,28 @@ impl Host {
         Container { addresses, ns, _echoes: echoes }
     }
 
-    /// Puts our packet filter and NAT in force here, until what is returned is dropped.
+    /// Puts our packet filter and NAT in force here, with what the worker knows of VXLAN, until what is returned is
+    /// dropped.
     pub(crate) fn filter(&self) -> Filter {
         let stop = CancellationToken::new();
         let token = stop.clone();
+        let networks = self.networks.clone().unwrap();
         let thread = self.ns.enter(move || {
             let (tell, told) = std::sync::mpsc::channel();
             let thread = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async move {
                     let (dataplane, worker) = Dataplane::new(Options::default());
+                    let stopped = token.clone();
                     let ensured = async move {
+                        let mut networks = networks;
+                        dataplane.set_vxlan(vxlan(&networks.borrow_and_update())).await.unwrap();
                         dataplane.ensure().await.unwrap();
                         tell.send(()).unwrap();
+                        while let Some(Ok(())) = stopped.run_until_cancelled(networks.changed()).await {
+                            let now = vxlan(&networks.borrow_and_update());
+                            dataplane.set_vxlan(now).await.unwrap();
+                        }
                     };
                     tokio::join!(ensured, worker.run(token));
                 });
@@ -353,6 +379,14 @@ impl Host {
         let any = if to.is_ipv4() { ip("0.0.0.0") } else { ip("::") };
         self.ns.enter(move || probe_udp(any, to))
     }
+}
+
+fn vxlan([v4, v6]: &[Option<Network>; 2]) -> VxlanNetworks {
+    let of = |network: &Option<Network>| {
+        let Network { port, vni, senders } = network.clone()?;
+        Some(VxlanNetwork { port, vni, peers: senders })
+    };
+    VxlanNetworks { v4: of(v4), v6: of(v6) }
 }
 
 /// Our packet filter on a host.

@@ -16,6 +16,7 @@ mod faults;
 mod figures;
 mod lab;
 mod odd;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod vxlan;

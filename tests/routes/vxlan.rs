@@ -43,7 +43,7 @@ fn vxlan_always_joins_hosts_of_one_subnet_and_of_two() {
     });
 }
 
-async fn tunnel_address(
+pub(crate) async fn tunnel_address(
     lab: &Lab,
     node: &str,
     version: calico_libnetwork::model::IpVersion,

@@ -44,12 +44,19 @@ pub(super) struct PolicyState {
     literals: BTreeMap<String, (SetContents, usize)>,
     refused: Refused,
     log: LogTuning,
+    /// Besides [`super::tuning::VXLAN_PORT`].
+    vxlan_port: Option<u16>,
 }
 
 impl PolicyState {
     /// How Log rules write from now on.
     pub(super) fn set_log(&mut self, log: &LogTuning) {
         self.log.clone_from(log);
+    }
+
+    /// To which UDP port no endpoint may send from now on, as nodes take VXLAN there.
+    pub(super) fn set_vxlan_port(&mut self, port: u16) {
+        self.vxlan_port = Some(port).filter(|port| *port != super::tuning::VXLAN_PORT);
     }
 
     /// Whether the policy of an endpoint is known.
@@ -100,7 +107,7 @@ impl PolicyState {
     fn asked(&self, id: &ShapeId, it: &Shape, marks: Marks) -> Vec<Rule> {
         match self.refused.shape(id) {
             Some(why) => vec![refused::closed(&id.chain(it.direction), why)],
-            None => shape::render(id, it, marks),
+            None => shape::render(id, it, marks, self.vxlan_port),
         }
     }
 }

@@ -4,12 +4,12 @@
 //! may wrap its packets up to carry them past the rules; then the tiers, the profiles, and the end.
 
 use super::super::Marks;
+use super::super::tuning::VXLAN_PORT;
 use super::list;
 use crate::nft::Rule;
 use crate::policy::{Direction, EndOfTier, Shape, ShapeId, ShapeTier};
 
 const UDP: u8 = 17;
-const VXLAN_PORT: u16 = 4789;
 const IPIP: u8 = 4;
 /// `NF_CT_STATE_BIT(IP_CT_..)` of `include/uapi/linux/netfilter/nf_conntrack_common.h`.
 const INVALID: u32 = 1;
@@ -17,12 +17,12 @@ const ESTABLISHED_OR_RELATED: u32 = 6;
 /// `IPS_DST_NAT` of the same file.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 
-/// The chain of a shape.
+/// The chain of a shape. `vxlan` is the UDP port of the nodes' VXLAN, where it is not the usual one.
 ///
 /// Who publishes a port wants it reached, and says so outside of policy. So a new connection whose destination was
 /// translated is accepted where nothing else has decided: no tier that has a policy for the endpoint comes this far
 /// (unless it passes), and a profile that denies has done so before.
-pub(super) fn render(id: &ShapeId, shape: &Shape, marks: Marks) -> Vec<Rule> {
+pub(super) fn render(id: &ShapeId, shape: &Shape, marks: Marks, vxlan: Option<u16>) -> Vec<Rule> {
     let name = id.chain(shape.direction);
     let rule = || Rule::in_chain(&name);
     let mut rules = vec![
@@ -31,7 +31,8 @@ pub(super) fn render(id: &ShapeId, shape: &Shape, marks: Marks) -> Vec<Rule> {
         rule().set_mark(marks.both(), 0),
     ];
     if shape.direction == Direction::Egress {
-        rules.push(rule().dport(UDP, VXLAN_PORT).drop_because("VXLAN from a workload"));
+        let ports = [VXLAN_PORT].into_iter().chain(vxlan);
+        rules.extend(ports.map(|port| rule().dport(UDP, port).drop_because("VXLAN from a workload")));
         rules.push(rule().l4proto(IPIP).drop_because("IPIP from a workload"));
     }
     for tier in &shape.tiers {

@@ -186,7 +186,7 @@ impl PolicyState {
         }
         parts.new_shapes = true;
         parts.chains.push(chain(&id.chain(it.direction)));
-        parts.rules.extend(shape::render(id, it, marks).into_iter().map(Op::AddRule));
+        parts.rules.extend(shape::render(id, it, marks, self.vxlan_port).into_iter().map(Op::AddRule));
     }
 }
 
