@@ -57,8 +57,16 @@ fn manifest() -> Value {
     serde_json::from_str(&read("config.json")).unwrap()
 }
 
-fn value_in_the_plugin(setting: &Setting) -> &'static str {
-    setting.managed.unwrap_or(setting.default)
+/// What the manifest declares for each setting: name, description, value, and whether users can change it. After a setting
+/// comes the name that Calico's own clients have for it.
+fn declared() -> Vec<(String, String, &'static str, bool)> {
+    let of = |setting: &Setting| {
+        let value = setting.managed.unwrap_or(setting.default);
+        let own = (setting.name.to_owned(), setting.help.to_owned(), value, setting.settable);
+        let twin = |name| (name, format!("Same as {}, before it", setting.name), "", true);
+        std::iter::once(own).chain(setting.twin().map(twin))
+    };
+    SETTINGS.iter().flat_map(of).collect()
 }
 
 #[test]
@@ -70,16 +78,16 @@ fn the_readme_shows_the_settings_as_they_are() {
 #[test]
 fn the_manifest_has_the_settings_as_they_are() {
     let text = |value: &str| serde_json::to_string(value).unwrap();
-    let entry = |setting: &Setting| {
-        let settable = if setting.settable { "      \"settable\": [\"value\"],\n" } else { "" };
+    let entry = |(name, help, value, settable): &(String, String, &str, bool)| {
+        let settable = if *settable { "      \"settable\": [\"value\"],\n" } else { "" };
         format!(
             "    {{\n      \"name\": {},\n      \"description\": {},\n{settable}      \"value\": {}\n    }}",
-            text(setting.name),
-            text(setting.help),
-            text(value_in_the_plugin(setting))
+            text(name),
+            text(help),
+            text(value)
         )
     };
-    let entries: Vec<String> = SETTINGS.iter().map(entry).collect();
+    let entries: Vec<String> = declared().iter().map(entry).collect();
     let config = read("config.json");
     golden("config.json", &spliced(&config, "  \"env\": [\n", "\n  ]", &entries.join(",\n")));
 }
@@ -88,13 +96,22 @@ fn the_manifest_has_the_settings_as_they_are() {
 fn the_manifests_environment_reads_as_the_settings_say() {
     let manifest = manifest();
     let env = manifest["env"].as_array().unwrap();
-    assert_eq!(env.len(), SETTINGS.len());
-    for (entry, setting) in env.iter().zip(SETTINGS) {
-        assert_eq!(entry["name"], setting.name);
-        assert_eq!(entry["value"], value_in_the_plugin(setting), "{}", setting.name);
-        assert_eq!(entry["description"], setting.help, "{}", setting.name);
-        let settable = if setting.settable { json!(["value"]) } else { Value::Null };
-        assert_eq!(entry["settable"], settable, "{}", setting.name);
+    let declared = declared();
+    assert_eq!(env.len(), declared.len());
+    for (entry, (name, help, value, settable)) in env.iter().zip(&declared) {
+        assert_eq!(entry["name"], *name);
+        assert_eq!(entry["value"], *value, "{name}");
+        assert_eq!(entry["description"], *help, "{name}");
+        let settable = if *settable { json!(["value"]) } else { Value::Null };
+        assert_eq!(entry["settable"], settable, "{name}");
+    }
+}
+
+#[test]
+fn the_manifest_lets_users_set_the_names_that_calicos_clients_read() {
+    let twins: Vec<String> = SETTINGS.iter().filter_map(Setting::twin).collect();
+    for name in ["CALICO_DATASTORE_TYPE", "CALICO_ETCD_ENDPOINTS", "CALICO_ETCD_CA_CERT_FILE", "CALICO_ETCD_AUTHORITY"] {
+        assert!(twins.iter().any(|twin| twin == name), "{name}: {twins:?}");
     }
 }
 

@@ -286,6 +286,9 @@ mod tests {
         let Datastore::Etcd(etcd) = config.datastore else { panic!("etcd is expected") };
         assert_eq!(etcd.members, EtcdMembers::Urls(vec!["http://a:1".to_owned()]));
         assert!(!config.create_pools);
+        let empty = read(&[("CALICO_ETCD_ENDPOINTS", ""), ("ETCD_ENDPOINTS", "http://b:1")]).unwrap();
+        let Datastore::Etcd(etcd) = empty.datastore else { panic!("etcd is expected") };
+        assert_eq!(etcd.members, EtcdMembers::Urls(vec!["http://b:1".to_owned()]));
         let map = BTreeMap::from([("CALICO_ETCD_ENDPOINTS".to_owned(), "http://a:1".to_owned())]);
         let shown = Config::effective(&map);
         assert!(shown.iter().any(|(setting, value, given)| {

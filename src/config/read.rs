@@ -39,10 +39,10 @@ impl Config {
     }
 }
 
-/// What was given for a setting: `CALICO_NAME` before `NAME`.
+/// What was given for a setting: `CALICO_NAME`, unless it is empty as the managed plugin has it, before `NAME`.
 fn given(strings: &impl Strings, name: &str) -> Option<String> {
     let twin = if name.starts_with("CALICO_") { None } else { strings.get(&format!("CALICO_{name}")) };
-    twin.or_else(|| strings.get(name))
+    twin.filter(|text| !text.trim().is_empty()).or_else(|| strings.get(name))
 }
 
 struct Reader<'a, S: Strings> {

@@ -17,6 +17,16 @@ pub struct Setting {
     pub settable: bool,
 }
 
+impl Setting {
+    /// The name under which Calico's own clients read it as well, and first (`libcalico-go/lib/apiconfig/load.go`): where
+    /// the datastore is. `config.json` declares it, empty, because engines let users set declared names only.
+    #[must_use]
+    pub fn twin(&self) -> Option<String> {
+        let of_datastore = self.name == "DATASTORE_TYPE" || self.name.starts_with("ETCD_");
+        of_datastore.then(|| format!("CALICO_{}", self.name))
+    }
+}
+
 const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
     Setting { name, default, managed: None, help, settable: true }
 }
