@@ -110,7 +110,12 @@ fn the_manifests_environment_reads_as_the_settings_say() {
 #[test]
 fn the_manifest_lets_users_set_the_names_that_calicos_clients_read() {
     let twins: Vec<String> = SETTINGS.iter().filter_map(Setting::twin).collect();
-    for name in ["CALICO_DATASTORE_TYPE", "CALICO_ETCD_ENDPOINTS", "CALICO_ETCD_CA_CERT_FILE", "CALICO_ETCD_AUTHORITY"] {
+    for name in [
+        "CALICO_DATASTORE_TYPE",
+        "CALICO_ETCD_ENDPOINTS",
+        "CALICO_ETCD_CA_CERT_FILE",
+        "CALICO_ETCD_AUTHORITY",
+    ] {
         assert!(twins.iter().any(|twin| twin == name), "{name}: {twins:?}");
     }
 }

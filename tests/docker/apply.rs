@@ -84,6 +84,13 @@ fn two_networks_are_isolated_until_a_policy_lets_one_port_through() {
     let explained = does(&engine, &["policy", "explain", "web"], "");
     assert!(explained.contains("GlobalNetworkPolicy shop-to-web"), "{explained}");
     assert!(explained.contains("role = 'web'"), "{explained}");
+    assert!(explained.contains(" packets"), "no rule tells what it has counted: {explained}");
+    let table = does(&engine, &["policy", "show"], "");
+    let kernels = engine.on_host(&["nft", "list", "chain", "inet", "calico-docker", "from-dispatch"]);
+    let dispatch = kernels.lines().find(|line| line.contains("vmap")).unwrap().trim();
+    assert!(table.contains(dispatch), "{dispatch:?} of the kernel is not in:\n{table}");
+    let metrics = does(&engine, &["metrics"], "");
+    assert!(metrics.contains("ipam_pool_addresses{"), "{metrics}");
 
     does(&engine, &["delete", "gnp", "shop-to-web"], "");
     crate::engine::wait_for("the policy to be gone", std::time::Duration::from_secs(5), || {

@@ -1,6 +1,6 @@
 //! The same plugin with its data in etcd.
 
-use crate::engine::{Engine, Ping, wait_for};
+use crate::engine::{Container, Engine, IMAGE, Ping, text, wait_for};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -26,11 +26,33 @@ impl<'a> Etcd<'a> {
         Self { engine, process }
     }
 
+    /// Writes `datastoreReady` as calicoctl does around a migration, through the JSON gateway of etcd.
+    pub(crate) fn set_ready(&self, ready: bool) {
+        let script = r#"
+            call() { busybox wget -q -O - --post-data "$2" "$URL/v3/kv/$1"; }
+            key=$(printf %s /calico/resources/v3/projectcalico.org/clusterinformations/default | base64 -w0)
+            value=$(call range "{\"key\":\"$key\"}" | sed 's/.*"value":"\([^"]*\)".*/\1/' | base64 -d)
+            value=$(printf %s "$value" | sed "s/\"datastoreReady\":[a-z]*/\"datastoreReady\":$READY/" | base64 -w0)
+            call put "{\"key\":\"$key\",\"value\":\"$value\"}""#;
+        let (url, ready) = (format!("URL={}", Self::URL), format!("READY={ready}"));
+        self.engine.on_host(&["env", &url, &ready, "bash", "-euo", "pipefail", "-c", script]);
+    }
+
     /// As a crash of its machine: no farewell.
     pub(crate) fn kill(mut self) {
         self.engine.on_host(&["sh", "-c", "kill -KILL $(pidof etcd)"]);
         self.process.wait().unwrap();
     }
+}
+
+/// Waits until a new container starts, and reaches the other.
+#[track_caller]
+fn starts_again(engine: &Engine, other: &Container<'_>) {
+    let address = other.v4("web");
+    wait_for("containers to start again", Duration::from_secs(30), || {
+        let run = ["run", "--rm", "--network", "web", IMAGE, "ping", "-c", "1", "-W", "1", &address];
+        engine.try_docker(&run).status.success()
+    });
 }
 
 #[test]
@@ -40,7 +62,7 @@ fn networks_and_containers_live_with_their_data_in_etcd_and_outlive_its_outage()
         return;
     }
     let etcd = Etcd::start(&engine);
-    engine.install(&[&format!("ETCD_ENDPOINTS={}", Etcd::URL)]);
+    engine.install(&[&format!("CALICO_ETCD_ENDPOINTS={}", Etcd::URL)]);
     engine.network("web", &["--ipv6"]);
     let (one, two) = (engine.run("one", "web", &[]), engine.run("two", "web", &[]));
     one.reaches(&two.v4("web"));
@@ -48,19 +70,28 @@ fn networks_and_containers_live_with_their_data_in_etcd_and_outlive_its_outage()
     let refused = engine.docker_fails(&["network", "create", "--driver", crate::engine::DRIVER, "plain"]);
     assert!(refused.contains("--ipam-driver"), "Docker's IPAM on a shared datastore: {refused}");
 
+    etcd.set_ready(false);
+    let mut refused = String::new();
+    wait_for("starts to be refused", Duration::from_secs(10), || {
+        let run = engine.try_docker(&["run", "--rm", "--network", "web", IMAGE, "true"]);
+        refused = text(&run);
+        !run.status.success()
+    });
+    assert!(refused.contains("datastoreReady of ClusterInformation is false"), "{refused}");
+    one.reaches(&two.v4("web"));
+    etcd.set_ready(true);
+    starts_again(&engine, &two);
+
     let ping = Ping::start(&one, &two.v4("web"), 40);
     etcd.kill();
     let asked = Instant::now();
-    let failed = engine.docker_fails(&["run", "--rm", "--network", "web", crate::engine::IMAGE, "true"]);
+    let failed = engine.docker_fails(&["run", "--rm", "--network", "web", IMAGE, "true"]);
     assert!(failed.contains("datastore"), "the error does not name the datastore: {failed}");
     assert!(asked.elapsed() < Duration::from_secs(25), "the command hung for {:?}", asked.elapsed());
     ping.lost_none();
 
     let etcd = Etcd::start(&engine);
-    wait_for("containers to start again", Duration::from_secs(30), || {
-        let run = ["run", "--rm", "--network", "web", crate::engine::IMAGE, "ping", "-c", "1", "-W", "1"];
-        engine.try_docker(&[&run[..], &[&two.v4("web")]].concat()).status.success()
-    });
+    starts_again(&engine, &two);
     one.remove();
     two.remove();
     engine.docker(&["network", "rm", "web"]);

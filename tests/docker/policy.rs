@@ -1,6 +1,7 @@
 //! Policy between networks, as a user meets it without having written any.
 
-use crate::engine::{Engine, HOST_V4, IMAGE, text};
+use crate::engine::{Engine, HOST_V4, IMAGE, text, wait_for};
+use std::time::Duration;
 
 #[test]
 fn a_network_is_closed_to_other_networks_and_open_within() {
@@ -44,6 +45,16 @@ fn isolation_survives_a_crash_of_the_plugin_and_of_the_table() {
     std::thread::sleep(std::time::Duration::from_millis(500));
     one.reaches(&two.v4("web"));
     shop.does_not_reach(&two.v4("web"));
+
+    // As nftables.service does it when it is restarted: everybody's tables go, the administrator's own come anew.
+    engine.on_host(&["nft", "flush ruleset; add table inet mine; add chain inet mine own { counter; }"]);
+    wait_for("the table to be there again", Duration::from_secs(5), || {
+        engine.try_on_host(&["nft", "list", "table", "inet", "calico-docker"]).status.success()
+    });
+    one.reaches(&two.v4("web"));
+    shop.does_not_reach(&two.v4("web"));
+    let mine = engine.on_host(&["nft", "list", "table", "inet", "mine"]);
+    assert!(mine.contains("chain own"), "{mine}");
 }
 
 #[test]
