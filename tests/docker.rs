@@ -16,6 +16,8 @@ mod crash;
 mod engine;
 #[path = "docker/etcd.rs"]
 mod etcd;
+#[path = "docker/felix.rs"]
+mod felix;
 #[path = "docker/global.rs"]
 mod global;
 #[path = "support/lab.rs"]

@@ -1,0 +1,99 @@
+//! Felix of calico/node beside the managed plugin: played by its table and routes, in the forms that the plugin knows it by.
+
+use crate::apply::does;
+use crate::engine::{Container, Engine, IMAGE, Ping, wait_for};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Time for the plugin to see that Felix came or went; what is waited for is a state.
+const SEEN: Duration = Duration::from_secs(20);
+
+fn iface(container: &Container<'_>, network: &str) -> String {
+    format!("cali{}", &container.endpoint(network, "EndpointID")[..11])
+}
+
+/// Felix programs these endpoints, and drops what belongs to any other; in one transaction, as it does.
+fn program(engine: &Engine, ifaces: &BTreeSet<String>) {
+    let mut script = String::new();
+    let names: Vec<String> = ifaces.iter().map(|iface| format!("\"{iface}\"")).collect();
+    let names = names.join(", ");
+    for family in ["ip", "ip6"] {
+        let _ = write!(
+            script,
+            "add table {family} calico; delete table {family} calico; add table {family} calico; "
+        );
+        for (iface, direction) in ifaces.iter().flat_map(|iface| [(iface, "tw"), (iface, "fw")]) {
+            let _ = write!(script, "add chain {family} calico filter-cali-{direction}-{iface}; ");
+        }
+        let chain = format!("{family} calico filter-cali-FORWARD");
+        let _ = write!(script, "add chain {chain} {{ type filter hook forward priority 0; }}; ");
+        let _ = write!(script, "add rule {chain} iifname \"cali*\" iifname != {{ {names} }} drop; ");
+        let _ = write!(script, "add rule {chain} oifname \"cali*\" oifname != {{ {names} }} drop; ");
+    }
+    engine.on_host(&["nft", &script]);
+}
+
+fn plugin_filters(engine: &Engine) -> bool {
+    engine.try_on_host(&["nft", "list", "chain", "inet", "calico-docker", "forward"]).status.success()
+}
+
+/// The interface and the address of the endpoint that is not known yet, once the plugin has made its veth pair.
+fn newcomer(engine: &Engine, known: &BTreeSet<String>) -> (String, String) {
+    let mut found = None;
+    wait_for("the veth pair of a new container", Duration::from_secs(20), || {
+        let all = does(engine, &["get", "wep", "-o", "json"], "");
+        let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+        let text = |item: &serde_json::Value, pointer: &str| {
+            item.pointer(pointer).unwrap().as_str().unwrap().to_owned()
+        };
+        let endpoints = all["items"].as_array().unwrap().iter();
+        found = endpoints
+            .map(|item| (text(item, "/spec/interfaceName"), text(item, "/spec/ipNetworks/0")))
+            .find(|(iface, _)| !known.contains(iface));
+        found
+            .as_ref()
+            .is_some_and(|(iface, _)| engine.try_on_host(&["ip", "link", "show", iface]).status.success())
+    });
+    found.unwrap()
+}
+
+#[test]
+fn felix_takes_the_host_and_gives_it_back_and_containers_notice_nothing() {
+    let Some(engine) = Engine::with_plugin() else { return };
+    engine.network("web", &["--subnet", "10.77.0.0/16"]);
+    engine.network("shop", &["--subnet", "10.78.0.0/16"]);
+    let (one, two) = (engine.run("one", "web", &[]), engine.run("two", "web", &[]));
+    let shop = engine.run("shop", "shop", &[]);
+    let ping = Ping::start(&one, &two.v4("web"), 60);
+
+    // What its chain in Docker's FORWARD does with packets of endpoints that its policy allows.
+    let accept = ["FORWARD", "-i", "cali+", "-j", "ACCEPT"];
+    engine.on_host(&[&["iptables", "-w", "-I"], &accept[..]].concat());
+    let mut known = BTreeSet::from([iface(&one, "web"), iface(&two, "web"), iface(&shop, "shop")]);
+    program(&engine, &known);
+    wait_for("the plugin to stand back", SEEN, || !plugin_filters(&engine));
+    assert!(
+        engine.daemon_log().contains("this plugin stands back: Felix filters here"),
+        "the reason is not in the log"
+    );
+
+    // A container starts as soon as Felix has given it a route, and not before.
+    let run = ["run", "--detach", "--stop-signal", "KILL", "--name", "three", "--network", "web", IMAGE];
+    let mut starting = engine.docker_command(&run).spawn().unwrap();
+    let (newcomer, address) = newcomer(&engine, &known);
+    assert!(starting.try_wait().unwrap().is_none(), "it started without Felix");
+    engine.on_host(&["ip", "route", "add", &address, "dev", &newcomer, "proto", "3", "scope", "link"]);
+    known.insert(newcomer);
+    program(&engine, &known);
+    assert!(starting.wait().unwrap().success());
+    let three = engine.container("three");
+    one.reaches(&three.v4("web"));
+
+    engine.on_host(&["nft", "delete table ip calico; delete table ip6 calico"]);
+    engine.on_host(&[&["iptables", "-w", "-D"], &accept[..]].concat());
+    wait_for("the plugin to take over", SEEN, || plugin_filters(&engine));
+    one.reaches(&three.v4("web"));
+    shop.does_not_reach(&three.v4("web"));
+    ping.lost_none();
+}
