@@ -35,6 +35,7 @@ mod profile;
 mod record;
 mod sandbox;
 mod siblings;
+mod spacing;
 mod swarm;
 mod uplink;
 
@@ -111,6 +112,7 @@ pub struct Drivers {
     pending_pools: pool::PendingPools,
     uplink_mtu: uplink::UplinkMtu,
     locks: Locks,
+    releases: spacing::Spacing,
 }
 
 impl std::fmt::Debug for Drivers {
@@ -149,6 +151,7 @@ impl Drivers {
             pending_pools: pool::PendingPools::default(),
             uplink_mtu: uplink::UplinkMtu::default(),
             locks: Locks::default(),
+            releases: spacing::Spacing::default(),
         };
         drivers.load_endpoints().await?;
         drivers.refresh_pools().await?;
@@ -189,7 +192,11 @@ impl Drivers {
             Request::RequestPool(call) => self.request_pool(&call).await.map(Response::Pool),
             Request::ReleasePool(call) => self.release_pool(&call).await.map(empty),
             Request::RequestAddress(call) => self.request_address(&call).await.map(Response::Address),
-            Request::ReleaseAddress(call) => self.release_address(&call).await.map(empty),
+            Request::ReleaseAddress(call) => {
+                let done = self.release_address(&call).await.map(empty);
+                self.releases.turn().await;
+                done
+            }
             Request::CreateNetwork(call) => self.create_network(&call).await.map(empty),
             Request::DeleteNetwork(call) => self.delete_network(&call).await.map(empty),
             Request::CreateEndpoint(call) => self.create_endpoint(&call).await.map(Response::CreateEndpoint),

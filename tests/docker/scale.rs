@@ -24,7 +24,7 @@ fn all_at_once(engine: &Engine, commands: Vec<Vec<String>>) {
 #[test]
 fn fifty_containers_started_at_once_have_fifty_addresses_and_leave_nothing() {
     const COUNT: usize = 50;
-    let Some(engine) = Engine::with_plugin() else { return };
+    let Some(mut engine) = Engine::with_plugin() else { return };
     let before = engine.state();
     engine.network("web", &["--ipv6", "--subnet", "10.77.0.0/16", "--subnet", "fd00:77::/64"]);
     let name = |number: usize| format!("c{number}");
@@ -47,8 +47,28 @@ fn fifty_containers_started_at_once_have_fifty_addresses_and_leave_nothing() {
 
     let remove = |number: usize| vec!["rm".to_owned(), "--force".to_owned(), name(number)];
     all_at_once(&engine, (0..COUNT).map(remove).collect());
-    engine.docker(&["network", "rm", "web"]);
+    let listing = "{{len .Containers}}";
+    assert_eq!(engine.docker(&["network", "inspect", "--format", listing, "web"]), "0");
+    let removed = engine.try_docker(&["network", "rm", "web"]);
+    if !removed.status.success() {
+        recount(&mut engine, &crate::engine::text(&removed));
+        engine.docker(&["network", "rm", "web"]);
+    }
     engine.assert_back_to(&before);
+}
+
+/// Engines up to 28.0 lose count of endpoints that end at one moment, with any remote driver (`src/driver/spacing.rs`),
+/// and then keep an empty network. Only what the engine itself calls its own mistake is taken for that: at its start it
+/// compares the count with its list of endpoints, and here the list has to be empty.
+fn recount(engine: &mut Engine, refusal: &str) {
+    assert!(refusal.contains("network web") && refusal.contains("has active endpoints"), "{refusal}");
+    engine.stop_daemon();
+    engine.start_daemon(&[]);
+    let log = engine.daemon_log();
+    assert!(
+        log.contains("Fixing inconsistent endpoint_cnt for network web. Expected=0, Actual="),
+        "{refusal}"
+    );
 }
 
 #[test]
