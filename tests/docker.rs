@@ -20,6 +20,10 @@ mod etcd;
 mod felix;
 #[path = "docker/global.rs"]
 mod global;
+#[path = "docker/go_plugin.rs"]
+mod go_plugin;
+#[path = "support/go_plugin.rs"]
+mod go_plugin_engine;
 #[path = "support/lab.rs"]
 #[allow(dead_code, reason = "tests of many hosts use more of it")]
 mod lab;

@@ -2,6 +2,7 @@
 
 use super::Drivers;
 use super::error::{DriverError, refused};
+use super::go_plugin::is_pool_name;
 use super::locks::Key;
 use super::pool::containing;
 use super::pool_id::PoolId;
@@ -37,7 +38,7 @@ impl Drivers {
     }
 
     pub(super) async fn request_address(&self, call: &RequestAddress) -> Result<AddressAnswer, DriverError> {
-        let id = PoolId::parse(&call.pool_id)?;
+        let id = self.pool_id(&call.pool_id).await?;
         // With scope `global` the nodes of a swarm repeat the gateway that the leader was told.
         if let Some(next_hop) = call.address.parse().ok().filter(|ip| call.is_gateway() && is_link_local(*ip))
         {
@@ -135,12 +136,10 @@ impl Drivers {
 
     pub(super) async fn release_address(&self, call: &ReleaseAddress) -> Result<(), DriverError> {
         // Engines release whatever they have noted, also gateways that nobody assigned.
-        let (Ok(_), Ok(ip)) = (PoolId::parse(&call.pool_id), call.address.parse::<IpAddr>()) else {
+        let of_us = PoolId::parse(&call.pool_id).is_ok() || is_pool_name(&call.pool_id);
+        let Some(ip) = call.address.parse().ok().filter(|ip| of_us && !is_link_local(*ip)) else {
             return Ok(());
         };
-        if is_link_local(ip) {
-            return Ok(());
-        }
         let _held = self.locks.hold(Key::Address(ip)).await;
         if let Some(owner) = self.endpoints.owner_of(ip) {
             log::warn!("{ip} is not released: endpoint {} still has it", owner.short());

@@ -1,16 +1,20 @@
 //! What the Go plugin (`projectcalico/libnetwork-plugin`) left in the datastore, taken over: its networks with their
 //! profile, its endpoints that live, and their addresses, which it allocated to nobody by name.
 //!
+//! Docker keeps the Go plugin's pool IDs for the life of its networks, so they are read as long as there are such networks.
+//!
 //! Only what an endpoint of this node has is touched. An address without handle and without endpoint may be of another
 //! node or an `--aux-address`, which nothing tells, so it is the administrator's to release.
 
-use super::error::DriverError;
+use super::error::{DriverError, refused};
 use super::index::{LocalEndpoint, Sandbox};
 use super::locks::Key;
+use super::pool_id::PoolId;
 use super::record::{IpamKind, NetworkRecord};
 use super::{Drivers, plan};
 use crate::model::{
-    IpPoolSpec, NetworkId, ORCHESTRATOR, ProfileSpec, Resource, WorkloadEndpointSpec, endpoint_name, key,
+    IpPoolSpec, NetworkId, ORCHESTRATOR, ProfileSpec, Resource, WorkloadEndpointSpec, endpoint_name,
+    is_resource_name, key,
 };
 use crate::store::{Store, Txn, retry, typed};
 use std::collections::BTreeSet;
@@ -19,7 +23,33 @@ use std::net::IpAddr;
 /// Annotation of a pool: the network that the Go plugin made of it (`driver/network_driver.go`).
 const POOL_ANNOTATION: &str = "org.projectcalico.label.network.ID";
 
+/// Whether a pool ID may be the name of a pool, which is what the Go plugin answered for `--subnet`
+/// (`driver/ipam_driver.go`).
+pub(super) fn is_pool_name(id: &str) -> bool {
+    PoolId::parse(id).is_err() && is_resource_name(id)
+}
+
+/// Where an endpoint of the Go plugin's is joined: it knew one next hop, and did not tell the sandbox.
+pub(super) fn sandbox_of(endpoint: &LocalEndpoint) -> Sandbox {
+    Sandbox { key: format!("go-plugin/{}", endpoint.id.short()), hop: 1 }
+}
+
 impl Drivers {
+    /// What a pool ID of ours or of the Go plugin's says.
+    pub(super) async fn pool_id(&self, id: &str) -> Result<PoolId, DriverError> {
+        if !is_pool_name(id) {
+            return PoolId::parse(id);
+        }
+        let pools = self.ipam.pools().await?;
+        let pool = pools.iter().find(|pool| pool.name() == id);
+        let subnet = pool.map(|pool| pool.spec.cidr).ok_or_else(|| {
+            refused(format!(
+                "there is no pool {id} any more, from which this network has its addresses: create it again"
+            ))
+        })?;
+        Ok(PoolId::Subnet { subnet, range: None })
+    }
+
     /// The labels by which endpoints of the Go plugin's networks know each other: reserved for them.
     pub(super) async fn go_labels(&self) -> Result<BTreeSet<String>, DriverError> {
         Ok(self.networks().await?.into_iter().filter_map(|network| network.go_label).collect())
@@ -34,17 +64,17 @@ impl Drivers {
         let of_network = |pool: &&Resource<IpPoolSpec>| {
             pool.metadata.annotation(POOL_ANNOTATION) == Some(record.id.as_str())
         };
-        let pools = self.ipam.pools().await?;
-        let Some(name) = pools.iter().find(of_network).map(|pool| pool.name().to_owned()) else {
-            return Ok(());
-        };
-        if !label_profile(&*self.store, &name, self.options.create_profiles).await? {
-            return Ok(());
+        for pool in self.ipam.pools().await?.iter().filter(of_network) {
+            let name = pool.name().to_owned();
+            // Of a network with two pools, the profile has the name of one.
+            if label_profile(&*self.store, &name, self.options.create_profiles).await? {
+                log::info!("network {} is the Go plugin's, and keeps its profile {name}", record.id.short());
+                record.profile.clone_from(&name);
+                record.own_profile = false;
+                record.go_label = Some(name);
+                return Ok(());
+            }
         }
-        log::info!("network {} is the Go plugin's, and keeps its profile {name}", record.id.short());
-        record.profile.clone_from(&name);
-        record.own_profile = false;
-        record.go_label = Some(name);
         Ok(())
     }
 
@@ -65,11 +95,7 @@ impl Drivers {
                 self.take_over_address(*ip).await?;
             }
             self.note_network(&endpoint, network).await?;
-            // The Go plugin knew one next hop, and did not tell where an endpoint is joined.
-            let sandbox = endpoint
-                .sandbox
-                .clone()
-                .unwrap_or_else(|| Sandbox { key: format!("go-plugin/{}", endpoint.id.short()), hop: 1 });
+            let sandbox = endpoint.sandbox.clone().unwrap_or_else(|| sandbox_of(&endpoint));
             self.endpoints.insert(LocalEndpoint {
                 network: Some(network.clone()),
                 sandbox: Some(sandbox),

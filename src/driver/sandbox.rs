@@ -2,6 +2,7 @@
 //! answered, so that the container's first process finds its network there.
 
 use super::error::{DriverError, refused};
+use super::go_plugin::sandbox_of;
 use super::index::{LocalEndpoint, Sandbox};
 use super::locks::Key;
 use super::record::{NetworkPool, NetworkRecord};
@@ -122,9 +123,11 @@ impl Drivers {
         self.endpoints.doubt_told(&endpoint.id);
         let ports = self.release_ports(&endpoint.id).await;
         let closed = self.firewall.remove_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall);
-        let released = match &endpoint.sandbox {
+        // One that the Go plugin made may have an interface though nobody knows where it is joined.
+        let unknown = || endpoint.network.is_none().then(|| sandbox_of(endpoint));
+        let released = match endpoint.sandbox.clone().or_else(unknown) {
             Some(sandbox) => {
-                self.release_link(&endpoint.id, alias(&endpoint.id, sandbox), &endpoint.ips).await
+                self.release_link(&endpoint.id, alias(&endpoint.id, &sandbox), &endpoint.ips).await
             }
             None => Ok(()),
         };

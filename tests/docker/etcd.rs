@@ -14,11 +14,16 @@ impl<'a> Etcd<'a> {
     pub(crate) const URL: &'static str = "http://127.0.0.1:2379";
 
     pub(crate) fn start(engine: &'a Engine) -> Self {
+        Self::start_with(engine, &[])
+    }
+
+    /// The same with more options.
+    pub(crate) fn start_with(engine: &'a Engine, more: &[&str]) -> Self {
         let data = engine.dir().join("etcd").display().to_string();
         let urls = ["--listen-client-urls", Self::URL, "--advertise-client-urls", Self::URL];
         let quiet =
             ["--logger", "zap", "--log-outputs", "/dev/null", "--listen-peer-urls", "http://127.0.0.1:2380"];
-        let command = [&["etcd", "--data-dir", &data], &urls[..], &quiet[..]].concat();
+        let command = [&["etcd", "--data-dir", &data], &urls[..], &quiet[..], more].concat();
         let process = engine.host_command(&command).spawn().unwrap();
         wait_for("etcd", Duration::from_secs(20), || {
             engine.try_on_host(&["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/2379"]).status.success()
@@ -37,6 +42,9 @@ impl<'a> Etcd<'a> {
         let (url, ready) = (format!("URL={}", Self::URL), format!("READY={ready}"));
         self.engine.on_host(&["env", &url, &ready, "bash", "-euo", "pipefail", "-c", script]);
     }
+
+    /// Leaves it to the host, with which it ends.
+    pub(crate) fn leave_running(self) {}
 
     /// As a crash of its machine: no farewell.
     pub(crate) fn kill(mut self) {

@@ -43,7 +43,7 @@ pub(crate) fn plan(subnets: &[Subnet]) -> NetworkPlan {
 pub(crate) struct Network {
     pub(crate) id: String,
     /// PoolID and prefix, IPv4 first; none for Docker's IPAM.
-    pools: Vec<(String, bool)>,
+    pub(crate) pools: Vec<(String, bool)>,
     /// PoolID and address of gateways and auxiliary addresses.
     fixed: Vec<(String, String)>,
     of_docker: bool,

@@ -1,6 +1,6 @@
 //! What the Go plugin left: a pool that names its network, a profile that forgot its label, addresses of nobody.
 
-use crate::engine::{Engine, plan, subnet};
+use crate::engine::{Endpoint, Engine, Network, plan, subnet};
 use crate::world::World;
 use calico_libnetwork::protocol::{CreateEndpoint, CreateNetwork};
 use calico_libnetwork::store::{Store, Txn};
@@ -57,6 +57,34 @@ fn calls(network: &str, endpoint: &crate::engine::Endpoint) -> (CreateNetwork, C
     (serde_json::from_value(network).unwrap(), serde_json::from_value(created).unwrap())
 }
 
+/// The engine keeps the pool ID that the Go plugin answered: the pool's name.
+fn with_its_pool_id(mut network: Network, mut endpoint: Endpoint) -> (Network, Endpoint) {
+    let name = || "docker-10-9-0-0-24".to_owned();
+    network.pools.iter_mut().for_each(|(id, _)| *id = name());
+    endpoint.addresses.iter_mut().for_each(|(id, _)| *id = name());
+    (network, endpoint)
+}
+
+#[tokio::test]
+async fn addresses_are_requested_and_released_by_the_name_of_a_pool_and_refused_when_it_is_gone() {
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let ask = |address: &str| json!({"PoolID": "docker-10-9-0-0-24", "Address": address});
+    let any = world.ok("IpamDriver.RequestAddress", &ask("")).await["Address"].clone();
+    assert!(any.as_str().unwrap().starts_with("10.9.0."), "{any}");
+    world.ok("IpamDriver.RequestAddress", &ask("10.9.0.77")).await;
+    let sentence = world.refusal("IpamDriver.RequestAddress", &ask("10.8.0.77")).await;
+    assert!(sentence.contains("10.8.0.77 is not inside 10.9.0.0/24"), "{sentence}");
+    for address in [any.as_str().unwrap().trim_end_matches("/32"), "10.9.0.77"] {
+        world.ok("IpamDriver.ReleaseAddress", &ask(address)).await;
+    }
+    assert!(world.allocated().await.is_empty());
+    engine.remove(&network).await;
+    let sentence = world.refusal("IpamDriver.RequestAddress", &ask("")).await;
+    assert!(sentence.contains("no pool docker-10-9-0-0-24 any more"), "{sentence}");
+}
+
 #[tokio::test]
 async fn its_network_its_profile_and_its_living_endpoint_are_taken_over_and_given_back() {
     let mut world = World::new().await;
@@ -85,6 +113,7 @@ async fn its_network_its_profile_and_its_living_endpoint_are_taken_over_and_give
     assert!(world.drivers.unused_addresses(std::time::Duration::ZERO).await.unwrap().is_empty());
 
     let engine = Engine::new(&world);
+    let (network, endpoint) = with_its_pool_id(network, endpoint);
     let beside = engine.run(&network).await.unwrap();
     for wep in world.endpoints().await {
         assert_eq!(wep.spec.profiles, ["docker-10-9-0-0-24"], "old and new know each other");
