@@ -16,8 +16,12 @@ mod server;
 #[allow(dead_code, reason = "the driver's tests use the rest")]
 mod host;
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod access;
 mod cost;
 mod damage;
+mod drops;
 mod node;
 mod outages;

@@ -10,10 +10,10 @@ use std::time::Duration;
 /// How long an open stream may be silent before the connection is probed. etcd closes connections that are probed
 /// more often than every 5 s (its `--grpc-keepalive-min-time`), or that are probed at all while nothing is open on
 /// them: so probes go with watches, and calls have their deadline.
-const PROBE_AFTER: Duration = Duration::from_secs(10);
+const PROBE_AFTER: Duration = Duration::from_secs(6);
 
-/// How long a probe may stay unanswered.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a probe may stay unanswered. A connection that is given up too soon costs a new one and nothing else.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where etcd is and how to talk to it.
 #[derive(Clone)]

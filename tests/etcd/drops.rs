@@ -1,0 +1,170 @@
+//! Packets that a network really drops, in a namespace of the test's own: nobody is told, connections stay established, and
+//! the kernel sends again with longer and longer pauses.
+
+use crate::node::{Node, allocated, pool, pools};
+use crate::server::{Etcd, free_port};
+use crate::support::netns;
+use calico_libnetwork::model::key;
+use calico_libnetwork::store::{EtcdOptions, EtcdStore, Event, Store, StoreError, Txn};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const V4: &str = "CalicoPoolIPv4";
+
+/// A silent connection is probed after 6 s and given up 3 s later; the rest is for a busy machine.
+const NOTICED: Duration = Duration::from_secs(12);
+
+fn nft(script: &str) {
+    let done = Command::new("nft").arg(script).output().unwrap();
+    assert!(done.status.success(), "nft {script}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// A second port of an etcd, and a packet filter before it; the etcd's own port stays as it is.
+struct Way {
+    port: u16,
+}
+
+impl Way {
+    fn to(etcd: &Etcd) -> Self {
+        let port = free_port();
+        nft(&format!(
+            "add table ip way; add chain ip way output {{ type nat hook output priority -100; }}; \
+             add rule ip way output tcp dport {port} redirect to :{}; \
+             add chain ip way input {{ type filter hook input priority 0; }}",
+            etcd.client
+        ));
+        Self { port }
+    }
+
+    fn store(&self) -> EtcdStore {
+        let mut options = EtcdOptions::new(vec![format!("127.0.0.1:{}", self.port)]);
+        options.request_timeout = Duration::from_secs(2);
+        EtcdStore::connect(options)
+    }
+
+    /// Drops everything in both directions: packets of a connection are known by the port that it was opened to.
+    fn swallow(&self) {
+        nft(&format!("add rule ip way input meta l4proto tcp ct original proto-dst {} drop", self.port));
+    }
+
+    /// Drops the packets of the connections that there are; new ones pass. So does a firewall that has lost its state.
+    fn swallow_present(&self) {
+        let ports = self.connected().join(", ");
+        nft(&format!("add rule ip way input meta l4proto tcp ct original proto-src {{ {ports} }} drop"));
+    }
+
+    fn pass(&self) {
+        nft("flush chain ip way input");
+    }
+
+    /// Local ports of the connections to it, as the kernel lists them: fields 2 and 3 are addresses, 4 is the state.
+    fn connected(&self) -> Vec<String> {
+        let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        let remote = format!("0100007F:{:04X}", self.port);
+        let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let ours = fields.filter(|fields| fields[2] == remote && fields[3] == "01");
+        let port =
+            |local: &str| u16::from_str_radix(local.split(':').nth(1).unwrap(), 16).unwrap().to_string();
+        let ports: Vec<String> = ours.map(|fields| port(fields[1])).collect();
+        assert!(!ports.is_empty(), "there is no connection to drop packets of:\n{table}");
+        ports
+    }
+}
+
+async fn put(store: &EtcdStore, name: &str) {
+    store.commit(Txn::new().put(format!("/w/{name}"), "x")).await.unwrap();
+}
+
+async fn named(watch: &mut BoxStream<'static, Result<Event, StoreError>>) -> String {
+    watch.next().await.unwrap().unwrap().key().to_owned()
+}
+
+#[test]
+fn a_watch_whose_connection_is_swallowed_is_noticed_and_goes_on_without_a_gap() {
+    netns::run(|| async {
+        let Some(etcd) = Etcd::start().await else { return };
+        let way = Way::to(&etcd);
+        let store = way.store();
+        let from = store.list("/w/").await.unwrap().revision;
+        let mut watch = store.watch("/w/", from);
+        put(&etcd.store, "0").await;
+        assert_eq!(named(&mut watch).await, "/w/0");
+
+        way.swallow_present();
+        let dropped = Instant::now();
+        for name in ["1", "2", "3"] {
+            put(&etcd.store, name).await;
+        }
+        for name in ["/w/1", "/w/2", "/w/3"] {
+            assert_eq!(named(&mut watch).await, name);
+        }
+        assert!(dropped.elapsed() < NOTICED, "it was noticed after {:?}", dropped.elapsed());
+        eprintln!("a watch that nothing comes back to was resumed after {:?}", dropped.elapsed());
+    });
+}
+
+#[test]
+fn without_any_packet_calls_end_with_a_sentence_and_nothing_is_lost_when_they_pass_again() {
+    netns::run(|| async {
+        let Some(etcd) = Etcd::start().await else { return };
+        pools(&etcd.store).await;
+        let way = Way::to(&etcd);
+        let (store, watcher) = (way.store(), way.store());
+        let from = store.list("/w/").await.unwrap().revision;
+        let mut watch = watcher.watch("/w/", from);
+        put(&etcd.store, "0").await;
+        assert_eq!(named(&mut watch).await, "/w/0");
+        let node = Node::start(&store, "docker-1").await;
+        let first = node.run(&[V4]).await.unwrap();
+
+        way.swallow();
+        let dropped = Instant::now();
+        let mut calls = 0;
+        // Longer than a dead connection takes to be noticed.
+        while dropped.elapsed() < NOTICED {
+            let asked = Instant::now();
+            let sentence = node.run(&[V4]).await.unwrap_err();
+            assert!(
+                sentence.contains("the datastore is unavailable: etcd at http://127.0.0.1:"),
+                "{sentence}"
+            );
+            assert!(asked.elapsed() < Duration::from_secs(8), "it hung for {:?}", asked.elapsed());
+            calls += 1;
+        }
+        let closed = format!("{}ippools/default-ipv4-ippool", key::RESOURCE_ROOT);
+        etcd.store.commit(Txn::new().remove(closed)).await.unwrap();
+        pool(&etcd.store, "other", &json!({"cidr": "10.99.0.0/24", "blockSize": 28})).await;
+        for name in ["1", "2"] {
+            put(&etcd.store, name).await;
+        }
+
+        way.pass();
+        let passed = Instant::now();
+        for name in ["/w/1", "/w/2"] {
+            assert_eq!(named(&mut watch).await, name);
+        }
+        let second = loop {
+            let started = node.run(&[V4]).await;
+            assert!(passed.elapsed() < NOTICED, "the new pool is not known: {started:?}");
+            match started {
+                Ok(container) if container.addresses[0].1.starts_with("10.99.0.") => break container,
+                Ok(container) => node.stop(&container).await.unwrap(),
+                Err(_) => {}
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        eprintln!("{calls} calls failed; all was known {:?} after the first packet", passed.elapsed());
+        // What the failed starts may have left is one address each, and the collector's.
+        let held = BTreeSet::from_iter(allocated(&etcd.store).await);
+        for container in [&first, &second] {
+            assert!(held.contains(&container.addresses[0].1), "{container:?} is not in {held:?}");
+        }
+        assert!(held.len() <= 2 + calls, "{held:?}");
+        node.stop(&first).await.unwrap();
+        node.stop(&second).await.unwrap();
+    });
+}
