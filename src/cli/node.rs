@@ -93,11 +93,15 @@ async fn show(session: &Session, name: &str) -> Result<(), Failure> {
     for (title, names) in [
         ("blocks", node.blocks.iter().map(ToString::to_string).collect::<Vec<_>>()),
         ("endpoints", node.endpoints.clone()),
+        ("settings, BGP peers and host endpoints of its own", node.resources.clone()),
     ] {
         let _ = writeln!(told, "{title}: {}", names.len());
         for name in names {
             let _ = writeln!(told, "  {name}");
         }
+    }
+    if node.reports > 0 {
+        let _ = writeln!(told, "reports of its Felix: {}", node.reports);
     }
     print(told.trim_end());
     Ok(())

@@ -85,6 +85,12 @@ pub fn node_marker(node: &NodeName) -> String {
     format!("{HOST_ROOT}{node}")
 }
 
+/// The node that a key below IPAM's hosts is of: a claim's, or the node's own.
+#[must_use]
+pub fn claimant(key: &str) -> Option<&str> {
+    key.strip_prefix(HOST_ROOT)?.split('/').next().filter(|node| !node.is_empty())
+}
+
 /// The node and block that an affinity key names.
 #[must_use]
 pub fn parse_affinity(key: &str) -> Option<(NodeName, Cidr)> {
@@ -182,5 +188,11 @@ mod tests {
         assert_eq!(parse_affinity(&affinity(&node, &block_cidr)), Some((node, block_cidr)));
         assert_eq!(parse_block("/calico/ipam/v2/assignment/ipv6/block/10.10.0.128-29"), None);
         assert_eq!(parse_affinity("/calico/ipam/v2/host/docker-1"), None);
+        for key in
+            ["/calico/ipam/v2/host/docker-1", "/calico/ipam/v2/host/docker-1/ipv4/block/10.10.0.128-29"]
+        {
+            assert_eq!(claimant(key), Some("docker-1"));
+        }
+        assert_eq!(claimant("/calico/ipam/v2/handle/docker-1"), None);
     }
 }

@@ -14,8 +14,10 @@ use crate::store::{Entry, SharedStore, Store, StoreError, Txn, retry};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Felix's heartbeats; a key goes with its lease when Felix does (datamodel 1.17).
+/// What Felix reports; the key of its heartbeat goes with its lease when Felix does (datamodel 1.17).
 const FELIX_STATUS: &str = "/calico/felix/v2/";
+/// What Felix reports of host endpoints.
+const FELIX_HOST_STATUS: &str = "/calico/felix/v1/host/";
 /// Handles of the addresses of a node's devices (`node/pkg/allocateip/allocateip.go`).
 const TUNNEL_HANDLES: [&str; 5] = [
     "ipip-tunnel-addr-",
@@ -43,6 +45,10 @@ pub struct NodeReport {
     pub addresses: usize,
     /// Whether its Felix has a heartbeat.
     pub heartbeat: bool,
+    /// Settings, BGP peers and host endpoints that are for it alone, as `PLURAL/NAME`.
+    pub resources: Vec<String>,
+    /// How many reports its Felix left.
+    pub reports: usize,
 }
 
 /// What was taken away.
@@ -73,8 +79,14 @@ pub async fn nodes(store: &dyn Store) -> Result<BTreeMap<String, NodeReport>, St
             found.entry(name.to_owned()).or_default().resource = Some(value);
         } else if let Some(endpoint) = endpoint(entry) {
             found.entry(endpoint.spec.node.clone()).or_default().endpoints.push(endpoint.name().to_owned());
-        } else if let Some(name) = heartbeat(&entry.key) {
-            found.entry(name.to_owned()).or_default().heartbeat = true;
+        } else if let Some(name) = reporter(&entry.key) {
+            let node = found.entry(name.to_owned()).or_default();
+            node.reports += 1;
+            node.heartbeat |= heartbeat(&entry.key).is_some();
+        } else if let Some((name, resource)) = of_one_node(entry) {
+            found.entry(name).or_default().resources.push(resource.to_owned());
+        } else if let Some(name) = key::claimant(&entry.key) {
+            found.entry(name.to_owned()).or_default();
         }
     }
     for (cidr, block) in Facts::of(&entries).blocks() {
@@ -104,8 +116,26 @@ fn heartbeat(key: &str) -> Option<&str> {
 
 /// The host whose Felix wrote a report.
 fn reporter(key: &str) -> Option<&str> {
-    let (_, rest) = key.strip_prefix(FELIX_STATUS)?.split_once("/host/")?;
+    let rest = match key.strip_prefix(FELIX_STATUS) {
+        Some(of_region) => of_region.split_once("/host/")?.1,
+        None => key.strip_prefix(FELIX_HOST_STATUS)?,
+    };
     rest.split_once('/').map(|(host, _)| host)
+}
+
+/// The node that a resource is for, if that is one node alone, and the resource.
+fn of_one_node(entry: &Entry) -> Option<(String, &str)> {
+    let resource = entry.key.strip_prefix(key::RESOURCE_ROOT)?;
+    let (plural, name) = resource.split_once('/')?;
+    let node = if SETTINGS.contains(&plural) {
+        name.strip_prefix("node.")?.to_owned()
+    } else if OF_ONE_NODE.contains(&plural) {
+        let value: Value = serde_json::from_slice(&entry.value).ok()?;
+        value.pointer("/spec/node")?.as_str().filter(|node| !node.is_empty())?.to_owned()
+    } else {
+        return None;
+    };
+    Some((node, resource))
 }
 
 /// Takes away everything that a node has. Nothing asks here whether the node lives.
@@ -218,13 +248,9 @@ impl Remover<'_> {
 
     /// The node's own settings, the BGP peers that are for it alone, the host endpoints on its interfaces.
     async fn resources(&self) -> Result<usize, StoreError> {
-        let settings = SETTINGS.map(|plural| format!("{}{plural}/node.{}", key::RESOURCE_ROOT, self.node));
-        let of_node = |entry: &&Entry| {
-            let value: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
-            value.pointer("/spec/node").and_then(Value::as_str) == Some(self.node.as_str())
-        };
-        let mut keys: Vec<String> = settings.into();
-        for plural in OF_ONE_NODE {
+        let of_node = |entry: &&Entry| of_one_node(entry).is_some_and(|(node, _)| node == self.node.as_str());
+        let mut keys: Vec<String> = Vec::new();
+        for plural in SETTINGS.iter().chain(&OF_ONE_NODE) {
             let entries = self.store.list(&format!("{}{plural}/", key::RESOURCE_ROOT)).await?.entries;
             keys.extend(entries.iter().filter(of_node).map(|entry| entry.key.clone()));
         }
@@ -233,9 +259,12 @@ impl Remover<'_> {
 
     /// What the node's Felix reported of itself and its endpoints: keys without a lease outlive it.
     async fn reports(&self) -> Result<usize, StoreError> {
-        let entries = self.store.list(FELIX_STATUS).await?.entries;
         let ours = |entry: &&Entry| reporter(&entry.key) == Some(self.node.as_str());
-        let keys: Vec<String> = entries.iter().filter(ours).map(|entry| entry.key.clone()).collect();
+        let mut keys: Vec<String> = Vec::new();
+        for root in [FELIX_STATUS.to_owned(), format!("{FELIX_HOST_STATUS}{}/", self.node)] {
+            let entries = self.store.list(&root).await?.entries;
+            keys.extend(entries.iter().filter(ours).map(|entry| entry.key.clone()));
+        }
         self.delete_all(keys).await
     }
 }
@@ -263,6 +292,7 @@ mod tests {
             assert_eq!(reporter(&key), Some("docker-1"), "{key}");
         }
         assert_eq!(reporter("/calico/felix/v2/no-region/host/docker-11/status"), Some("docker-11"));
-        assert_eq!(reporter("/calico/felix/v1/host/docker-1/status"), None);
+        assert_eq!(reporter("/calico/felix/v1/host/docker-1/endpoint/eth0"), Some("docker-1"));
+        assert_eq!(reporter("/calico/felix/v1/config/LogSeverity"), None);
     }
 }

@@ -60,11 +60,14 @@ fn a_node_that_is_gone_for_good_gives_everything_back_and_nothing_else_is_touche
         world.put("/calico/ipam/v2/host/docker-2", "");
         for host in ["docker-1", "docker-2"] {
             world.put(&format!("/calico/felix/v2/no-region/host/{host}/last_reported_status"), "{}");
+            world.put(&format!("/calico/felix/v1/host/{host}/endpoint/eth0"), r#"{"status":"up"}"#);
         }
         let listed = world.does(&["node", "list"], "");
         assert!(listed.contains("docker-2   192.0.2.1/24          2           1        3"), "{listed}");
         let shown = world.does(&["node", "show", "docker-2"], "");
         assert!(shown.contains("endpoints: 2\n  docker--2-libnetwork-libnetwork-bbbb"), "{shown}");
+        assert!(shown.contains("of its own: 3\n  bgppeers/of-2\n"), "{shown}");
+        assert!(shown.ends_with("reports of its Felix: 2"), "{shown}");
 
         let refused = world.fails(1, &["node", "remove", "docker-2"], "");
         assert!(refused.contains("node docker-2 stays: it has 2 endpoints"), "{refused}");
@@ -83,11 +86,12 @@ fn a_node_that_is_gone_for_good_gives_everything_back_and_nothing_else_is_touche
             world.json(&format!("{ROOT}/profiles/net"))["metadata"]["annotations"]["org.projectcalico.docker.nodes"],
             "docker-1"
         );
-        assert_eq!(world.keys(&format!("{ROOT}/felixconfigurations/")).len(), 1);
-        assert_eq!(world.keys(&format!("{ROOT}/bgppeers/")).len(), 1);
+        for plural in ["felixconfigurations", "bgppeers"] {
+            assert_eq!(world.keys(&format!("{ROOT}/{plural}/")).len(), 1);
+        }
         assert_eq!(world.keys(&format!("{ROOT}/hostendpoints/")), [format!("{ROOT}/hostendpoints/of-1")]);
-        let reports = world.keys("/calico/felix/v2/");
-        assert_eq!(reports, ["/calico/felix/v2/no-region/host/docker-1/last_reported_status"]);
+        let reports = world.keys("/calico/felix/");
+        assert_eq!(reports.iter().filter(|key| key.contains("/host/docker-1/")).count(), 2, "{reports:?}");
         assert!(world.block_on(world.ipam("docker-1").lookup(kept)).unwrap().is_some());
         assert_eq!(world.audit().findings, []);
         assert!(
@@ -124,5 +128,28 @@ fn a_node_with_a_heartbeat_is_not_taken_for_gone() {
         world.delete(status);
         world.does(&["node", "remove", "docker-3"], "");
         world.fails(64, &["node", "remove", "Not A Name"], "");
+    });
+}
+
+/// Each of these alone names a node of which everything else is gone.
+#[test]
+fn a_node_of_which_only_a_trace_is_left_is_listed_and_the_trace_is_removed() {
+    World::both(|world| {
+        for (trace, value) in [
+            (format!("{ROOT}/hostendpoints/of-9"), r#"{"spec":{"node":"docker-9","interfaceName":"eth0"}}"#),
+            (format!("{ROOT}/bgppeers/of-9"), r#"{"spec":{"node":"docker-9","peerIP":"192.0.2.9"}}"#),
+            (format!("{ROOT}/felixconfigurations/node.docker-9"), r#"{"spec":{}}"#),
+            ("/calico/felix/v1/host/docker-9/endpoint/eth0".to_owned(), r#"{"status":"up"}"#),
+            ("/calico/felix/v2/no-region/host/docker-9/last_reported_status".to_owned(), "{}"),
+            ("/calico/ipam/v2/host/docker-9".to_owned(), ""),
+        ] {
+            world.put(&trace, value);
+            let listed = world.does(&["node", "list"], "");
+            assert!(listed.contains("docker-9") && listed.contains("no Node resource"), "{trace}: {listed}");
+            let done = world.does(&["node", "remove", "docker-9"], "");
+            assert!(done.starts_with("removed node docker-9: 0 endpoints"), "{trace}: {done}");
+            assert!(!world.keys("/calico/").contains(&trace), "{trace} is still there");
+            assert!(!world.does(&["node", "list"], "").contains("docker-9"), "{trace}");
+        }
     });
 }
