@@ -5,13 +5,14 @@
 //! gone since engine 28.1), so of endpoints that end at the same moment some stay counted, and `docker network rm`
 //! says "has active endpoints" of a network without any until dockerd is started again. It happens with a remote
 //! driver that only answers, too; answers that leave together, as those of one transaction do, make it likely. Spacing
-//! makes it rare, and cannot rule it out: nothing tells the driver when the engine has written.
+//! makes it rarer, and cannot rule it out: nothing tells the driver when the engine has written.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How far apart answers leave: more than the engine's write of a number to its database takes.
+/// How far apart answers leave, to give the engine time for its write; a busy host may need more, a stop should not
+/// feel it.
 const APART: Duration = Duration::from_millis(10);
 /// Nobody waits longer, however many end at once.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -24,7 +25,7 @@ pub(super) struct Spacing {
 }
 
 impl Spacing {
-    /// Returns at once if nobody did lately, else in this caller's turn.
+    /// Returns at once if no other turn was given within [`APART`], else when this caller's comes.
     pub(super) async fn turn(&self) {
         let now = Instant::now();
         let mine = {

@@ -4,6 +4,11 @@ use crate::engine::{Container, Engine, IMAGE, Ping, text, wait_for};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+/// An engine without the plugin, on a machine that has etcd.
+pub(crate) fn engine() -> Option<Engine> {
+    if crate::engine::has("etcd") { Engine::plain(&[]) } else { None }
+}
+
 /// An etcd of the host's own, on its loopback.
 pub(crate) struct Etcd<'a> {
     engine: &'a Engine,
@@ -65,10 +70,7 @@ fn starts_again(engine: &Engine, other: &Container<'_>) {
 
 #[test]
 fn networks_and_containers_live_with_their_data_in_etcd_and_outlive_its_outage() {
-    let Some(engine) = Engine::plain(&[]) else { return };
-    if !crate::engine::has("etcd") {
-        return;
-    }
+    let Some(engine) = engine() else { return };
     let etcd = Etcd::start(&engine);
     engine.install(&[&format!("CALICO_ETCD_ENDPOINTS={}", Etcd::URL)]);
     engine.network("web", &["--ipv6"]);

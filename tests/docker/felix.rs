@@ -2,6 +2,7 @@
 
 use crate::apply::does;
 use crate::engine::{Container, Engine, IMAGE, Ping, wait_for};
+use crate::policy::two_of_a_network_and_a_stranger;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -61,10 +62,7 @@ fn newcomer(engine: &Engine, known: &BTreeSet<String>) -> (String, String) {
 #[test]
 fn felix_takes_the_host_and_gives_it_back_and_containers_notice_nothing() {
     let Some(engine) = Engine::with_plugin() else { return };
-    engine.network("web", &["--subnet", "10.77.0.0/16"]);
-    engine.network("shop", &["--subnet", "10.78.0.0/16"]);
-    let (one, two) = (engine.run("one", "web", &[]), engine.run("two", "web", &[]));
-    let shop = engine.run("shop", "shop", &[]);
+    let [one, two, shop] = two_of_a_network_and_a_stranger(&engine);
     let ping = Ping::start(&one, &two.v4("web"), 60);
 
     // What its chain in Docker's FORWARD does with packets of endpoints that its policy allows.
@@ -91,8 +89,9 @@ fn felix_takes_the_host_and_gives_it_back_and_containers_notice_nothing() {
     one.reaches(&three.v4("web"));
 
     engine.on_host(&["nft", "delete table ip calico; delete table ip6 calico"]);
-    engine.on_host(&[&["iptables", "-w", "-D"], &accept[..]].concat());
     wait_for("the plugin to take over", SEEN, || plugin_filters(&engine));
+    // Only now: while neither this rule nor the plugin accepts packets, Docker's policy of FORWARD drops them.
+    engine.on_host(&[&["iptables", "-w", "-D"], &accept[..]].concat());
     one.reaches(&three.v4("web"));
     shop.does_not_reach(&three.v4("web"));
     ping.lost_none();

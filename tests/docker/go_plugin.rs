@@ -113,10 +113,7 @@ fn install(engine: &Engine) {
 
 #[test]
 fn networks_and_containers_of_the_go_plugin_are_taken_over_and_given_back() {
-    let Some(engine) = Engine::plain(&[]) else { return };
-    if !crate::engine::has("etcd") {
-        return;
-    }
+    let Some(engine) = crate::etcd::engine() else { return };
     let etcd = Etcd::start(&engine);
     live_with_the_go_plugin(&engine, "local");
     install(&engine);
@@ -128,10 +125,7 @@ fn networks_and_containers_of_the_go_plugin_are_taken_over_and_given_back() {
 /// As the Go plugin's users had it: its networks were `global`, and engines up to 20.10 keep those in etcd.
 #[test]
 fn networks_in_a_cluster_store_are_taken_over_and_outlive_a_restart_of_the_engine() {
-    let Some(mut engine) = Engine::plain(&[]) else { return };
-    if !crate::engine::has("etcd") {
-        return;
-    }
+    let Some(mut engine) = crate::etcd::engine() else { return };
     if engine.major() > 20 {
         println!("SKIP: cluster-store (this engine has none)");
         return;

@@ -1,7 +1,14 @@
 //! Policy between networks, as a user meets it without having written any.
 
-use crate::engine::{Engine, HOST_V4, IMAGE, text, wait_for};
+use crate::engine::{Container, Engine, HOST_V4, IMAGE, text, wait_for};
 use std::time::Duration;
+
+/// Two containers on a network and one on another.
+pub(crate) fn two_of_a_network_and_a_stranger(engine: &Engine) -> [Container<'_>; 3] {
+    engine.network("web", &["--subnet", "10.77.0.0/16"]);
+    engine.network("shop", &["--subnet", "10.78.0.0/16"]);
+    [("one", "web"), ("two", "web"), ("shop", "shop")].map(|(name, network)| engine.run(name, network, &[]))
+}
 
 #[test]
 fn a_network_is_closed_to_other_networks_and_open_within() {
@@ -34,10 +41,7 @@ fn a_network_is_closed_to_other_networks_and_open_within() {
 #[test]
 fn isolation_survives_a_crash_of_the_plugin_and_of_the_table() {
     let Some(engine) = Engine::with_plugin() else { return };
-    engine.network("web", &["--subnet", "10.77.0.0/16"]);
-    engine.network("shop", &["--subnet", "10.78.0.0/16"]);
-    let (one, two) = (engine.run("one", "web", &[]), engine.run("two", "web", &[]));
-    let shop = engine.run("shop", "shop", &[]);
+    let [one, two, shop] = two_of_a_network_and_a_stranger(&engine);
     engine.crash_plugin();
     one.reaches(&two.v4("web"));
     shop.does_not_reach(&two.v4("web"));

@@ -12,7 +12,7 @@
 //! only changed under a guard on the revision that was read, so being behind costs a conflict and nothing else; the key
 //! of a conflict is read again before the caller tries again. What is used without a guard (pools, reservations, IPAM
 //! configuration, nodes) can be behind for longer only if the watch died silently: a change of our own that does not
-//! come back within seconds ends that, a probe of the idle connection ends it in ten. After that the
+//! come back within seconds ends that, a probe of the idle connection ends it in nine. After that the
 //! datastore itself is asked until the watch is back. An operator's change of a pool taking so long is what a change
 //! on another node may take as well.
 
