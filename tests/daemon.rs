@@ -611,3 +611,37 @@ spec:
         assert_eq!(others.lost(), 0, "flows of other addresses go on");
     });
 }
+
+#[test]
+fn cleanup_leaves_routes_between_nodes_to_felix() {
+    in_namespace("cleanup_leaves_routes_between_nodes_to_felix", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        for line in [
+            "ip link add br0 type bridge",
+            "ip addr add 192.0.2.1/24 dev br0",
+            "ip link set br0 up",
+            "ip link add vxlan.calico type vxlan id 4096 dstport 4789",
+            "ip route add 10.7.0.0/26 via 192.0.2.7 proto 80 metric 1024",
+            "ip route add blackhole 10.7.1.0/26 proto 80 metric 1024",
+        ] {
+            run(line);
+        }
+        let there = || {
+            let routes = run("ip route");
+            let device = try_run("ip link show vxlan.calico").0;
+            [routes.contains("10.7.0.0/26"), routes.contains("10.7.1.0/26"), device]
+        };
+        run(
+            "nft 'table ip calico { chain filter-cali-FORWARD { type filter hook forward priority 0; policy accept; }; }'",
+        );
+        let told = tool(&["cleanup"], "");
+        let sentence = "nft table ip calico: Felix of calico/node programs this host; routes between nodes are its own and stay";
+        assert!(told.contains(sentence), "{told}");
+        assert_eq!(there(), [true; 3]);
+        run("nft delete table ip calico");
+        assert_eq!(tool(&["cleanup"], "").trim(), "");
+        assert_eq!(there(), [false; 3]);
+    });
+}

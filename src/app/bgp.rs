@@ -3,6 +3,7 @@
 use crate::bgp::{Parts, Places, Worker, withdraw};
 use crate::config::Config;
 use crate::model::NodeName;
+use crate::net::SharedUnderlay;
 use crate::store::SharedStore;
 use crate::task::Supervisor;
 use std::convert::Infallible;
@@ -21,6 +22,7 @@ pub(crate) fn bgp_places(config: &Config) -> Places {
 /// What the task works with.
 pub(super) struct BgpParts {
     pub(super) store: SharedStore,
+    pub(super) host: SharedUnderlay,
     pub(super) node: NodeName,
     /// Whether this plugin programs the host.
     pub(super) active: watch::Receiver<bool>,
@@ -28,7 +30,7 @@ pub(super) struct BgpParts {
 
 /// Starts the task.
 pub(super) fn spawn(supervisor: &mut Supervisor, config: &Config, parts: BgpParts, stop: &CancellationToken) {
-    let BgpParts { store, node, active } = parts;
+    let BgpParts { store, host, node, active } = parts;
     let places = bgp_places(config);
     let stop = stop.clone();
     if config.bird {
@@ -40,10 +42,10 @@ pub(super) fn spawn(supervisor: &mut Supervisor, config: &Config, parts: BgpPart
     } else {
         supervisor.spawn("bgp", async move {
             // Where calico/node programs the host, the routes are its own.
-            if *active.borrow()
-                && let Err(error) = withdraw(&places).await
-            {
-                log::warn!("routes that BIRD programmed are still in the kernel: {error}");
+            let ours = *active.borrow();
+            match if ours { withdraw(&places, &*host).await } else { Ok(None) } {
+                Ok(stays) => stays.iter().for_each(|sentence| log::warn!("{sentence}")),
+                Err(error) => log::warn!("routes that BIRD programmed are still in the kernel: {error}"),
             }
             stop.cancelled().await;
             Ok::<(), Infallible>(())

@@ -30,7 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Everything that background tasks work with.
 pub(super) struct Parts {
     pub(super) store: SharedStore,
-    pub(super) host: Arc<dyn Host>,
+    pub(super) underlay: SharedUnderlay,
     pub(super) dataplane: Dataplane,
     pub(super) drivers: Arc<Drivers>,
     pub(super) keeper: NodeKeeper,
@@ -145,7 +145,7 @@ pub(super) async fn build(
     // step, and no packet of a running container sees anything in between.
     persist(key, || dataplane.ensure()).await;
     let drivers = Arc::new(drivers);
-    (Parts { store, host, dataplane, drivers, keeper, lock, felix, active }, policy, tuning, routes)
+    (Parts { store, underlay, dataplane, drivers, keeper, lock, felix, active }, policy, tuning, routes)
 }
 
 /// Tries a step until it succeeds.

@@ -49,7 +49,8 @@ pub(super) fn spawn(
 ) {
     let docker = DockerClient::new(&config.places.docker_socket());
     let until = |token: &CancellationToken| token.clone().cancelled_owned();
-    let Parts { store, host, dataplane, drivers, keeper, lock, felix, active } = parts;
+    let Parts { store, underlay, dataplane, drivers, keeper, lock, felix, active } = parts;
+    let host: Arc<dyn Host> = underlay.clone();
     supervisor.spawn("felix", stoppable(until(shutdown), felix.run(drivers.clone())));
     supervisor.spawn("lock", stoppable(until(shutdown), lock.follow()));
     let shared = config.datastore != Datastore::Embedded;
@@ -58,7 +59,10 @@ pub(super) fn spawn(
     supervisor.spawn("pools", stoppable(until(shutdown), watch_pools(store.clone(), drivers.clone())));
     supervisor.spawn("host", stoppable(until(shutdown), watch_host(host.clone(), drivers.clone())));
     match node_name(config) {
-        Ok(node) => bgp::spawn(supervisor, config, BgpParts { store, node, active }, shutdown),
+        Ok(node) => {
+            let parts = BgpParts { store, host: underlay, node, active };
+            bgp::spawn(supervisor, config, parts, shutdown);
+        }
         Err(error) => log::error!("BGP does not run: {error}"),
     }
     if may_enter_containers() {

@@ -5,6 +5,7 @@
 //! keep theirs for as long as graceful restart lets them (RFC 4724).
 
 use super::control::{Control, ControlError};
+use super::reach::Reach;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -53,6 +54,11 @@ impl Places {
     /// Exists if BIRD has run since the host was started.
     fn mark(&self) -> PathBuf {
         self.run.join("bird.started")
+    }
+
+    /// Where routes of this BIRD may lead.
+    pub(super) fn reach(&self) -> PathBuf {
+        self.run.join("bird.reach")
     }
 }
 
@@ -227,42 +233,25 @@ impl Bird {
     }
 }
 
-/// A BIRD with nothing to announce and without `persist`: it takes out of the kernel what another one put there.
-const WITHDRAWING: &str = "\
-router id 127.0.0.1;
-protocol device { scan time 1; }
-protocol kernel { metric 0; ipv4 { export none; }; }
-protocol kernel { metric 0; ipv6 { export none; }; }
-";
-/// It looks through the kernel's routes within this time.
-const SCAN: Duration = Duration::from_millis(1500);
-
-/// Takes the routes of a BIRD that ran before out of the kernel, and its folder.
-pub(super) async fn withdraw(places: &Places) -> Result<(), BirdError> {
-    if !places.has_run() {
-        return Ok(());
-    }
-    write(places, WITHDRAWING).await?;
-    let mut bird = match Bird::adopt(places).await {
-        Ok(mut bird) => {
-            bird.configure().await?;
-            bird
-        }
-        Err(_) => Bird::start(places).await?,
-    };
-    sleep(SCAN).await;
-    bird.control.ask("show status").await?;
-    bird.down().await;
-    forget(places).await
+/// What was noted last of where the routes of a BIRD in these places may lead; nowhere if nothing was.
+pub(super) async fn noted(places: &Places) -> Reach {
+    Reach::read(&tokio::fs::read_to_string(places.reach()).await.unwrap_or_default())
 }
 
-/// Removes the mark, the socket and the folder.
+/// Notes where the routes of a BIRD in these places may lead, for when they are to go.
+pub(super) async fn note(places: &Places, reach: &Reach) -> Result<(), BirdError> {
+    let path = places.reach();
+    tokio::fs::create_dir_all(&places.run).await.map_err(file("make folder", &places.run))?;
+    tokio::fs::write(&path, reach.text()).await.map_err(file("write", &path))
+}
+
+/// Removes the folder, and what is in `/run`.
 pub(super) async fn forget(places: &Places) -> Result<(), BirdError> {
     let gone = |outcome: io::Result<()>| match outcome {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    for path in [places.mark(), places.socket()] {
+    for path in [places.mark(), places.reach(), places.socket()] {
         gone(tokio::fs::remove_file(&path).await).map_err(file("remove", &path))?;
     }
     gone(tokio::fs::remove_dir_all(&places.folder).await).map_err(file("remove", &places.folder))

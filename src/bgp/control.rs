@@ -1,7 +1,10 @@
 //! BIRD's control socket.
 
+use super::reach::routers;
 use super::reply::Reply;
 use super::status::{SessionStatus, sessions};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -63,6 +66,12 @@ impl Control {
     /// How all sessions stand.
     pub(super) async fn sessions(&mut self) -> Result<Vec<SessionStatus>, ControlError> {
         Ok(sessions(&self.ask("show protocols all").await?))
+    }
+
+    /// By which routers the routes go that BIRD has in the kernel.
+    pub(super) async fn routers(&mut self) -> Result<BTreeSet<IpAddr>, ControlError> {
+        let v4 = routers(&self.ask("show route export kernel4").await?);
+        Ok(&v4 | &routers(&self.ask("show route export kernel6").await?))
     }
 
     async fn answer(&mut self, command: &str) -> Result<Reply, ControlError> {

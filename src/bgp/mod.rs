@@ -6,12 +6,13 @@
 //!                        watched <- status <- control socket <------+
 //! ```
 //!
-//! BIRD programs routes to pools without encapsulation; tunnels, and the blackholes of own blocks, are `routes`'.
+//! What lies in `/run` says which routes are to go when BGP is switched off (`reach`, `withdraw`). BIRD programs routes to pools without encapsulation; tunnels, and the blackholes of own blocks, are `routes`'.
 
 mod bird;
 mod control;
 mod feed;
 mod filter;
+mod reach;
 mod render;
 mod reply;
 mod session;
@@ -20,13 +21,16 @@ mod settings;
 mod status;
 mod text;
 mod watched;
+mod withdraw;
 mod worker;
 mod world;
 
 pub use bird::{BirdError, Places};
 pub use control::ControlError;
+pub use reach::Reach;
 pub use render::{Rendering, render};
 pub use status::SessionStatus;
+pub use withdraw::{WithdrawError, hand_over, withdraw};
 pub use worker::{Parts, Worker};
 pub use world::World;
 
@@ -36,26 +40,4 @@ pub use world::World;
 /// No BIRD runs there, or it does not answer.
 pub async fn sessions(places: &Places) -> Result<Vec<SessionStatus>, ControlError> {
     control::Control::connect(&places.socket()).await?.sessions().await
-}
-
-/// Whether a BIRD has run in these places since the host was started, and its routes may be in the kernel.
-#[must_use]
-pub fn has_run(places: &Places) -> bool {
-    places.has_run()
-}
-
-/// Takes away what a BIRD that is gone has left in these places, besides routes.
-///
-/// # Errors
-/// What could not be removed.
-pub async fn forget(places: &Places) -> Result<(), BirdError> {
-    bird::forget(places).await
-}
-
-/// Takes all routes of a BIRD that ran in these places out of the kernel, and its file; does nothing where none ran.
-///
-/// # Errors
-/// What could not be done.
-pub async fn withdraw(places: &Places) -> Result<(), BirdError> {
-    bird::withdraw(places).await
 }

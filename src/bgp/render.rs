@@ -5,6 +5,7 @@
 //! pools without encapsulation, and whatever peers announce besides pools; tunnels are the plugin's own.
 
 use super::filter::{Direction, LARGEST_PREFERENCE, function_name, functions, rules};
+use super::reach::Reach;
 use super::session::{NextHop, Session};
 use super::sessions::sessions;
 use super::settings::{Local, Severity};
@@ -32,6 +33,8 @@ pub struct Rendering {
     pub sessions: Vec<String>,
     /// One sentence for each thing that was left out or has no effect.
     pub problems: Vec<String>,
+    /// Where routes that BIRD programs by it may lead.
+    pub reach: Reach,
 }
 
 /// Makes the configuration of the world's node.
@@ -63,10 +66,13 @@ pub fn render(world: &World, router_id: RouterId) -> Result<Rendering, String> {
         writer.session(session);
     }
     let sessions = kept.iter().map(Session::name).collect();
+    let routers = kept.iter().flat_map(|session| [Some(session.address), session.reachable_by]);
+    let pools = world.pools.values().map(|pool| pool.spec.cidr);
+    let reach = Reach { pools: pools.collect(), routers: routers.flatten().collect() };
     let Writer { text, mut problems, .. } = writer;
     problems.sort();
     problems.dedup();
-    Ok(Rendering { text, sessions, problems })
+    Ok(Rendering { text, sessions, problems, reach })
 }
 
 struct Writer<'a> {

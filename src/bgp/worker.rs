@@ -1,13 +1,15 @@
 //! Keeps BIRD as the datastore wants it.
 
-use super::bird::{Bird, BirdError, Places, write};
+use super::bird::{Bird, BirdError, Places, note, noted, write};
 use super::feed::Feed;
+use super::reach::Reach;
 use super::render::render;
 use super::watched::Watched;
 use crate::model::{NodeName, RouterId};
 use crate::store::SharedStore;
 use crate::task::Backoff;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -15,6 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often sessions are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often BIRD is asked by which routers its routes go; it is asked at its end, too, unless it is killed.
+const NOTE: Duration = Duration::from_secs(30);
+/// The first time after its start.
+const SETTLED: Duration = Duration::from_secs(5);
 /// Pauses before BIRD is started again.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -44,6 +50,11 @@ pub struct Worker {
     places: Places,
     /// What BIRD runs with, once it was written.
     written: Option<String>,
+    /// Where its routes may lead by that.
+    reach: Reach,
+    /// By which routers they went when BIRD was asked last.
+    routers: BTreeSet<IpAddr>,
+    note_at: Instant,
     bird: Option<Bird>,
     started: Instant,
     start_at: Instant,
@@ -65,6 +76,9 @@ impl Worker {
             router_id,
             places,
             written: None,
+            reach: Reach::default(),
+            routers: BTreeSet::new(),
+            note_at: now,
             bird: None,
             started: now,
             start_at: now,
@@ -99,6 +113,14 @@ impl Worker {
                 () = self.feed.changed() => self.follow().await,
             }
         }
+        self.leave().await;
+    }
+
+    /// Ends BIRD, if it runs, so that its routes stay.
+    async fn leave(&mut self) {
+        if self.bird.is_some() {
+            self.note().await;
+        }
         if let Some(bird) = self.bird.take() {
             bird.leave().await;
         }
@@ -109,9 +131,9 @@ impl Worker {
         if *self.active.borrow() {
             log::info!("BGP is this plugin's");
             self.start_at = Instant::now();
-        } else if let Some(bird) = self.bird.take() {
+        } else if self.bird.is_some() {
             log::info!("BGP is left to calico/node");
-            bird.leave().await;
+            self.leave().await;
             self.watched.forget();
         }
     }
@@ -133,6 +155,10 @@ impl Worker {
         }
         log::info!("BGP: configuration with {} sessions written", rendering.sessions.len());
         self.written = Some(rendering.text);
+        self.reach = rendering.reach;
+        if self.bird.is_some() {
+            self.note().await;
+        }
         if let Some(bird) = &mut self.bird
             && let Err(error) = bird.configure().await
         {
@@ -148,7 +174,26 @@ impl Worker {
         self.problems = problems;
     }
 
+    /// Keeps what tells this BIRD's routes from those of others, for when they are to go and it cannot be asked.
+    async fn note(&mut self) {
+        self.note_at = Instant::now() + NOTE;
+        if let Some(bird) = &mut self.bird {
+            match bird.control.routers().await {
+                Ok(routers) => self.routers = routers,
+                Err(error) => log::debug!("{error}"),
+            }
+        }
+        let Reach { pools, routers } = &self.reach;
+        let reach = Reach { pools: pools.clone(), routers: routers | &self.routers };
+        if let Err(error) = note(&self.places, &reach).await {
+            log::warn!("routes of BIRD may stay when BGP is switched off: {error}");
+        }
+    }
+
     async fn start(&mut self) {
+        // Routes of a BIRD before it may still be there.
+        self.routers = noted(&self.places).await.routers;
+        self.note().await;
         let started = match Bird::adopt(&self.places).await {
             Ok(mut bird) => {
                 log::info!("BIRD of a former process of this plugin goes on");
@@ -158,6 +203,7 @@ impl Worker {
         };
         match started {
             Ok(bird) => {
+                self.note_at = Instant::now() + SETTLED;
                 log::info!("BIRD runs; its control socket is {}", self.places.socket().display());
                 self.bird = Some(bird);
                 self.started = Instant::now();
@@ -184,6 +230,9 @@ impl Worker {
     }
 
     async fn look(&mut self, now: Duration) {
+        if self.note_at <= Instant::now() {
+            self.note().await;
+        }
         let Some(bird) = &mut self.bird else { return };
         match bird.control.sessions().await {
             Ok(sessions) => {

@@ -3,7 +3,7 @@
 use crate::app;
 use crate::bgp;
 use crate::config::Config;
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Dataplane, felix_programming};
 use crate::driver::parse_alias;
 use crate::net::{EndpointRef, Host, KernelHost};
 use crate::routes;
@@ -26,14 +26,26 @@ fn failed(errors: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Takes BIRD's routes away: by BIRD where it runs or can be run, else by hand. In an uninstalled plugin it went with it.
-async fn withdraw(config: &Config, host: &KernelHost) -> Result<(), String> {
+/// Takes the routes between nodes away, unless they are those of calico/node, which has the same devices and protocols.
+async fn remove_routes(config: &Config, host: &KernelHost) -> Vec<String> {
     let places = app::bgp_places(config);
-    if !bgp::has_run(&places) || bgp::withdraw(&places).await.is_ok() {
-        return Ok(());
+    let felix = match felix_programming(&app::dataplane_options(config)).await {
+        Ok(found) => found.signs.into_iter().next(),
+        Err(error) => return vec![format!("routes between nodes stay: {error}")],
+    };
+    if let Some(sign) = felix {
+        super::print(&format!(
+            "{sign}: Felix of calico/node programs this host; routes between nodes are its own and stay"
+        ));
+        return bgp::hand_over(&places).await.err().map(|error| error.to_string()).into_iter().collect();
     }
-    routes::remove_learned(host).await.map_err(|error| error.to_string())?;
-    bgp::forget(&places).await.map_err(|error| error.to_string())
+    let mut errors = Vec::new();
+    match bgp::withdraw(&places, host).await {
+        Ok(stays) => stays.iter().for_each(|sentence| super::print(sentence)),
+        Err(error) => errors.push(error.to_string()),
+    }
+    errors.extend(routes::remove_all(host).await.err().map(|error| error.to_string()));
+    errors
 }
 
 /// Goes on after an error: the rest is removed all the same.
@@ -60,8 +72,7 @@ async fn remove(config: &Config) -> Vec<String> {
         Err(error) => errors.push(error.to_string()),
     }
 
-    errors.extend(withdraw(config, &host).await.err());
-    errors.extend(routes::remove_all(&host).await.err().map(|error| error.to_string()));
+    errors.extend(remove_routes(config, &host).await);
     errors.extend(host.remove_next_hops().await.err().map(|error| error.to_string()));
     let stop = CancellationToken::new();
     let (dataplane, worker) = Dataplane::new(app::dataplane_options(config));

@@ -32,11 +32,7 @@ pub use program::Network;
 pub use tunnel::FREE_VNI;
 pub use worker::{Parts, Worker};
 
-use crate::net::{HostRoute, NetError, RouteChanges, RouteKind, Underlay};
-use std::collections::BTreeSet;
-
-/// Protocol of routes that BIRD programmed (`/etc/iproute2/rt_protos`).
-const BIRD: u8 = 12;
+use crate::net::{NetError, RouteChanges, Underlay};
 
 /// Takes the routes between nodes and the VXLAN devices of this module away, for an uninstall.
 ///
@@ -51,20 +47,4 @@ pub async fn remove_all(host: &dyn Underlay) -> Result<(), NetError> {
         errors.extend(host.remove_vxlan(resolve::device_name(version)).await.err());
     }
     NetError::of_all(errors).map_or(Ok(()), Err)
-}
-
-/// Takes the routes away that BIRD programmed, for an uninstall where no BIRD can be run that would do so.
-///
-/// # Errors
-/// What could not be removed; the rest is gone.
-pub async fn remove_learned(host: &dyn Underlay) -> Result<(), NetError> {
-    let learned = host.host_routes().await?.into_iter().filter(|route| route.protocol == BIRD);
-    let mut seen = BTreeSet::new();
-    // A route over several next hops is listed by each of them and goes as a whole: none of them is named.
-    let whole = |route: HostRoute| HostRoute { index: None, device: None, gateway: None, ..route };
-    let unlike = |route: &HostRoute| seen.insert((route.destination, route.metric));
-    let mut delete: Vec<HostRoute> =
-        learned.filter(|route| route.kind == RouteKind::Unicast).map(whole).collect();
-    delete.retain(unlike);
-    host.change_routes(&RouteChanges { delete, ..RouteChanges::default() }).await
 }

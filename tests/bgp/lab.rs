@@ -225,11 +225,13 @@ impl Host {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// `cleanup` where the plugin's BIRD is gone; it must work.
-    pub(crate) fn clean_up_without_bird(&self) {
+    /// What `cleanup` says where the plugin's BIRD is gone; it must work.
+    pub(crate) fn clean_up_without_bird(&self) -> String {
         let mut command = Self::command(&self.name, "cleanup", "bird");
         let output = command.env("CALICO_LIBNETWORK_BIRD", "/nonexistent/bird").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
     }
 
     /// The process of BIRD, by its command line, which names this host's socket.

@@ -258,6 +258,28 @@ fn a_route_reflector_tells_its_clients_of_each_other() {
     });
 }
 
+/// Another program on h1 gives its routes BIRD's number, too; they lead nowhere that we know.
+fn others_routes() {
+    for route in
+        ["-4 route replace 10.251.0.0/24 via 172.16.0.253", "-6 route replace fd51::/64 via fd16::fd"]
+    {
+        run(&format!("nsenter --net=/run/netns/h1 ip {route} proto bird"));
+    }
+}
+
+/// The routes of h1's BIRD are gone, those of another program are not, and somebody was told of them.
+fn gone_but_for_others(told: &str) {
+    for ours in ["10.1.3.0/26", "10.200.0.0/24", "fd20::/64"] {
+        assert_eq!(routes("h1", ours), "");
+    }
+    for others in ["10.251.0.0/24", "fd51::/64"] {
+        assert!(routes("h1", others).contains("proto bird"), "another program's route stays");
+    }
+    let sentence =
+        "routes of protocol 12 (bird) that are not known to be this plugin's stay: 10.251.0.0/24, fd51::/64;";
+    assert!(told.contains(sentence), "{told}");
+}
+
 #[test]
 fn with_bgp_switched_off_its_routes_go() {
     if !ready() {
@@ -267,12 +289,17 @@ fn with_bgp_switched_off_its_routes_go() {
         topology(&[1, 3]);
         let mesh = "protocol bgp Mesh_1 from bgp_template { neighbor 172.16.0.1 as 64512; }";
         let _calico = Router::start("h3", "calico", &format!("{CALICO_NODE}{mesh}"));
+        // There is no h2, for which it would wait before it announces anything.
+        let _fabric = Router::start("", "fabric", &format!("graceful restart wait 2;{FABRIC}"));
         let none = json!({});
-        let documents = [vec![node("h1", 1, &none), node("h3", 3, &none)], common()].concat();
+        let documents = [vec![node("h1", 1, &none), node("h3", 3, &none)], common(), tor()].concat();
         let mut one = Host::start("h1", &documents);
         wait_route("h1", "10.1.3.0/26", "via 172.16.0.3 dev eth0 proto bird");
+        wait_route("h1", "10.200.0.0/24", "via 172.16.0.254 dev eth0 proto bird");
+        wait_route("h1", "fd20::/64", "via fe80::");
         run("nsenter --net=/run/netns/h1 ip route add 10.250.0.0/24 via 172.16.0.254 proto static");
         one.stop();
+        others_routes();
         one.again_with("none");
         wait("BIRD's routes are to go", || match routes("h1", "10.1.3.0/26").as_str() {
             "" => Ok(()),
@@ -284,15 +311,18 @@ fn with_bgp_switched_off_its_routes_go() {
             true => Err("it is there".to_owned()),
             false => Ok(()),
         });
+        gone_but_for_others(&one.log());
 
         // The same at an uninstall, where no BIRD can be run any more.
         one.stop();
         one.again();
         wait_route("h1", "10.1.3.0/26", "via 172.16.0.3 dev eth0 proto bird");
+        wait_route("h1", "10.200.0.0/24", "via 172.16.0.254 dev eth0 proto bird");
+        wait_route("h1", "fd20::/64", "via fe80::");
         one.stop();
         assert!(one.routes("10.1.3.0/26").contains("proto bird"), "they stay for the next start");
-        one.clean_up_without_bird();
-        assert_eq!(one.routes("10.1.3.0/26"), "");
+        others_routes();
+        gone_but_for_others(&one.clean_up_without_bird());
         assert!(routes("h1", "10.250.0.0/24").contains("proto static"), "an administrator's route stays");
         assert!(!Host::folder("h1").join("state/bird").exists());
     });
