@@ -6,12 +6,13 @@
 //! over: our filter comes -> `active` true -> routes, neighbours, sysctls of all endpoints
 //! ```
 
-use super::standing::{Seen, Standing};
+use super::heartbeat::Heartbeat;
+use super::standing::{Life, Seen, Standing};
 use crate::cluster::foreign_prefix;
 use crate::config::HostDataplane;
 use crate::dataplane::{self, Dataplane, felix_programming};
 use crate::driver::{Drivers, parse_alias};
-use crate::model::{IfaceName, NodeName, key};
+use crate::model::{IfaceName, NodeName};
 use crate::net::Host;
 use crate::store::SharedStore;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ const HEALTH_DEADLINE: Duration = Duration::from_secs(1);
 pub(super) struct FelixWatch {
     store: SharedStore,
     node: NodeName,
+    heartbeat: Heartbeat,
     host: Arc<dyn Host>,
     dataplane: Dataplane,
     options: dataplane::Options,
@@ -60,9 +62,11 @@ impl FelixWatch {
     pub(super) async fn start(parts: FelixParts) -> Self {
         let FelixParts { mode, store, node, host, dataplane, options, active } = parts;
         let standing = Standing::new(mode);
+        let heartbeat = Heartbeat::new(store.clone(), node.clone());
         let mut felix = Self {
             store,
             node,
+            heartbeat,
             host,
             dataplane,
             options,
@@ -158,7 +162,7 @@ impl FelixWatch {
         self.said = wrong;
     }
 
-    async fn see(&self) -> Result<Seen, String> {
+    async fn see(&mut self) -> Result<Seen, String> {
         let found = felix_programming(&self.options).await.map_err(|error| error.to_string())?;
         if found.signs.is_empty() {
             return Ok(Seen::default());
@@ -172,17 +176,20 @@ impl FelixWatch {
         let (known, unknown): (Vec<IfaceName>, Vec<IfaceName>) =
             ifaces.partition(|iface| found.knows(iface, facts.ipv6));
         let names = |ifaces: Vec<IfaceName>| ifaces.into_iter().map(String::from).collect();
-        let alive = self.alive().await;
-        Ok(Seen { filters: found.signs, alive, known: names(known), unknown: names(unknown) })
+        let life = self.life().await;
+        Ok(Seen { filters: found.signs, life, known: names(known), unknown: names(unknown) })
     }
 
-    /// A sign of life; that there is none proves nothing, because a plain calico/node gives none.
-    async fn alive(&self) -> Option<String> {
-        if let Ok(Some(_)) = self.store.get(&key::felix_status(&self.node)).await {
-            return Some("its status in the datastore is fresh".to_owned());
+    /// Its heartbeat, or its health port: a plain calico/node has neither.
+    async fn life(&mut self) -> Life {
+        let beats = self.heartbeat.look().await;
+        if matches!(beats, Life::Shown(_)) {
+            return beats;
         }
-        let answered = tokio::time::timeout(HEALTH_DEADLINE, health()).await;
-        matches!(answered, Ok(Ok(true))).then(|| format!("{HEALTH} answers"))
+        match tokio::time::timeout(HEALTH_DEADLINE, health()).await {
+            Ok(Ok(true)) => Life::Shown(format!("{HEALTH} answers")),
+            _ => beats,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod explain;
 mod felix;
 mod firewall;
 mod gate;
+mod heartbeat;
 mod inside;
 mod metrics;
 mod node;

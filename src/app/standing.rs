@@ -18,13 +18,25 @@ const SILENT: Duration = Duration::from_secs(180);
 /// An endpoint stays unprogrammed this long.
 const IGNORED: Duration = Duration::from_secs(30);
 
+/// What is known of Felix's life.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It is alive, and this tells so.
+    Shown(String),
+    /// Nothing tells.
+    #[default]
+    Silent,
+    /// What told before cannot be looked at.
+    Hidden,
+}
+
 /// What one look found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     /// Where Felix filters.
     pub(super) filters: Vec<String>,
-    /// Why it must be alive now, if anything says so.
-    pub(super) alive: Option<String>,
+    /// Whether it must be alive now.
+    pub(super) life: Life,
     /// Joined endpoints that it has programmed.
     pub(super) known: BTreeSet<String>,
     /// Joined endpoints that it has not.
@@ -97,10 +109,14 @@ impl Standing {
 
     fn beside(&mut self, sign: &str, seen: &Seen, now: Duration) {
         let learned = self.awaited.intersection(&seen.known).next().is_some();
-        if seen.alive.is_some() || learned {
-            self.proven |= seen.alive.is_some();
+        let alive = matches!(seen.life, Life::Shown(_));
+        if alive || learned {
+            self.proven |= alive;
             self.silent_since = None;
             self.given_up = None;
+        } else if seen.life == Life::Hidden {
+            // Felix needs time as well to be heard again.
+            self.silent_since = None;
         } else if self.proven {
             let since = *self.silent_since.get_or_insert(now);
             if now.saturating_sub(since) >= SILENT {
@@ -111,7 +127,7 @@ impl Standing {
             self.ignored_since = None;
         } else {
             let since = *self.ignored_since.get_or_insert(now);
-            if seen.alive.is_none() && now.saturating_sub(since) >= IGNORED {
+            if !alive && now.saturating_sub(since) >= IGNORED {
                 self.give_up(format!("Felix does not program {}", names(&seen.unknown)));
             }
         }
@@ -129,8 +145,11 @@ impl Standing {
             );
         } else {
             self.ours = false;
-            let alive = seen.alive.as_ref().map_or_else(String::new, |alive| format!(", {alive}"));
-            self.reason = format!("Felix filters here ({sign}{alive}) and knows every endpoint");
+            let sign = match &seen.life {
+                Life::Shown(tells) => format!("{sign}, {tells}"),
+                Life::Silent | Life::Hidden => sign.to_owned(),
+            };
+            self.reason = format!("Felix filters here ({sign}) and knows every endpoint");
         }
     }
 
@@ -157,7 +176,7 @@ mod tests {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Seen {
             filters: filters.then(|| "nft table ip calico".to_owned()).into_iter().collect(),
-            alive: alive.then(|| "port 9099 answers".to_owned()),
+            life: if alive { Life::Shown("port 9099 answers".to_owned()) } else { Life::Silent },
             known: set(known),
             unknown: set(unknown),
         }
@@ -196,6 +215,25 @@ mod tests {
         assert!(!standing.decide(&silent, at(300)), "said once");
         assert!(standing.decide(&seen(true, true, &["a"], &[]), at(301)));
         assert!(!standing.is_ours());
+    }
+
+    #[test]
+    fn a_datastore_that_is_away_is_no_silence_of_felix() {
+        let mut standing = Standing::new(HostDataplane::Auto);
+        standing.decide(&seen(true, true, &["a"], &[]), at(0));
+        let silent = seen(true, false, &["a"], &[]);
+        let hidden = Seen { life: Life::Hidden, ..silent.clone() };
+        standing.decide(&silent, at(10));
+        for second in [20, 300, 600] {
+            standing.decide(&hidden, at(second));
+            assert!(!standing.is_ours(), "{second}");
+        }
+        // Its lease ended meanwhile, and its next report takes a while.
+        standing.decide(&silent, at(610));
+        standing.decide(&silent, at(789));
+        assert!(!standing.is_ours());
+        standing.decide(&silent, at(790));
+        assert!(standing.is_ours());
     }
 
     #[test]

@@ -123,11 +123,23 @@ pub fn felix_configuration(name: &str) -> String {
     format!("{RESOURCE_ROOT}felixconfigurations/{name}")
 }
 
-/// Felix's status of a node, which a lease takes away when Felix does not renew it
-/// (`libcalico-go/lib/backend/model/statusreports.go`; OpenStack alone has other regions).
+/// What Felix reports of itself and of workloads: `REGION/host/NODE/...`
+/// (`libcalico-go/lib/backend/model/statusreports.go`).
+pub const FELIX_REPORTS: &str = "/calico/felix/v2/";
+/// The same of Felixes that have an `OpenstackRegion` (`libcalico-go/lib/backend/model/region.go`).
+pub const FELIX_REGIONS: &str = "/calico/felix/v2/region-";
+
+/// The heartbeat of a node's Felix, where it has no region: a lease takes it away when Felix does not renew it.
 #[must_use]
 pub fn felix_status(node: &NodeName) -> String {
-    format!("/calico/felix/v2/no-region/host/{node}/status")
+    format!("{FELIX_REPORTS}no-region/host/{node}/status")
+}
+
+/// The node whose Felix's heartbeat a key is, in any region.
+#[must_use]
+pub fn parse_felix_status(key: &str) -> Option<&str> {
+    let (_, rest) = key.strip_prefix(FELIX_REPORTS)?.split_once("/host/")?;
+    rest.strip_suffix("/status").filter(|node| !node.contains('/'))
 }
 
 /// One Docker network's record on this node.
@@ -194,5 +206,19 @@ mod tests {
             assert_eq!(claimant(key), Some("docker-1"));
         }
         assert_eq!(claimant("/calico/ipam/v2/handle/docker-1"), None);
+    }
+
+    #[test]
+    fn only_a_heartbeat_says_that_felix_lives() {
+        let node = NodeName::new("docker-1").unwrap();
+        assert_eq!(parse_felix_status(&felix_status(&node)), Some("docker-1"));
+        assert_eq!(parse_felix_status("/calico/felix/v2/region-a/host/docker-1/status"), Some("docker-1"));
+        for other in [
+            "/calico/felix/v2/no-region/host/docker-1/last_reported_status",
+            "/calico/felix/v2/no-region/host/docker-1/workload/x/endpoint/status",
+            "/calico/felix/v1/host/docker-1/status",
+        ] {
+            assert_eq!(parse_felix_status(other), None, "{other}");
+        }
     }
 }

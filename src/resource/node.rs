@@ -14,8 +14,6 @@ use crate::store::{Entry, SharedStore, Store, StoreError, Txn, retry};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What Felix reports; the key of its heartbeat goes with its lease when Felix does (datamodel 1.17).
-const FELIX_STATUS: &str = "/calico/felix/v2/";
 /// What Felix reports of host endpoints.
 const FELIX_HOST_STATUS: &str = "/calico/felix/v1/host/";
 /// Handles of the addresses of a node's devices (`node/pkg/allocateip/allocateip.go`).
@@ -82,7 +80,7 @@ pub async fn nodes(store: &dyn Store) -> Result<BTreeMap<String, NodeReport>, St
         } else if let Some(name) = reporter(&entry.key) {
             let node = found.entry(name.to_owned()).or_default();
             node.reports += 1;
-            node.heartbeat |= heartbeat(&entry.key).is_some();
+            node.heartbeat |= key::parse_felix_status(&entry.key).is_some();
         } else if let Some((name, resource)) = of_one_node(entry) {
             found.entry(name).or_default().resources.push(resource.to_owned());
         } else if let Some(name) = key::claimant(&entry.key) {
@@ -108,15 +106,9 @@ fn endpoint(entry: &Entry) -> Option<Resource<WorkloadEndpointSpec>> {
     serde_json::from_slice(&entry.value).ok()
 }
 
-/// The host whose Felix a status key says to be alive.
-fn heartbeat(key: &str) -> Option<&str> {
-    let (_, rest) = key.strip_prefix(FELIX_STATUS)?.split_once("/host/")?;
-    rest.strip_suffix("/status").filter(|host| !host.contains('/'))
-}
-
 /// The host whose Felix wrote a report.
 fn reporter(key: &str) -> Option<&str> {
-    let rest = match key.strip_prefix(FELIX_STATUS) {
+    let rest = match key.strip_prefix(key::FELIX_REPORTS) {
         Some(of_region) => of_region.split_once("/host/")?.1,
         None => key.strip_prefix(FELIX_HOST_STATUS)?,
     };
@@ -261,7 +253,7 @@ impl Remover<'_> {
     async fn reports(&self) -> Result<usize, StoreError> {
         let ours = |entry: &&Entry| reporter(&entry.key) == Some(self.node.as_str());
         let mut keys: Vec<String> = Vec::new();
-        for root in [FELIX_STATUS.to_owned(), format!("{FELIX_HOST_STATUS}{}/", self.node)] {
+        for root in [key::FELIX_REPORTS.to_owned(), format!("{FELIX_HOST_STATUS}{}/", self.node)] {
             let entries = self.store.list(&root).await?.entries;
             keys.extend(entries.iter().filter(ours).map(|entry| entry.key.clone()));
         }
@@ -272,18 +264,6 @@ impl Remover<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_heartbeat_says_that_felix_lives() {
-        assert_eq!(heartbeat("/calico/felix/v2/no-region/host/docker-1/status"), Some("docker-1"));
-        for other in [
-            "/calico/felix/v2/no-region/host/docker-1/last_reported_status",
-            "/calico/felix/v2/no-region/host/docker-1/workload/x/endpoint/status",
-            "/calico/felix/v1/host/docker-1/status",
-        ] {
-            assert_eq!(heartbeat(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn a_report_is_of_the_host_in_its_key_and_of_no_other() {

@@ -1,7 +1,7 @@
 //! The same plugin with its data in etcd.
 
 use crate::engine::{Container, Engine, IMAGE, Ping, text, wait_for};
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// An engine without the plugin, on a machine that has etcd.
@@ -48,6 +48,42 @@ impl<'a> Etcd<'a> {
         self.engine.on_host(&["env", &url, &ready, "bash", "-euo", "pipefail", "-c", script]);
     }
 
+    /// What stands under a key; empty if there is none.
+    pub(crate) fn value(&self, key: &str) -> String {
+        let script = r#"
+            busybox wget -q -O - --post-data "{\"key\":\"$(printf %s "$KEY" | base64 -w0)\"}" "$URL/v3/kv/range" |
+                sed -n 's/.*"value":"\([^"]*\)".*/\1/p' | base64 -d"#;
+        let (url, key) = (format!("URL={}", Self::URL), format!("KEY={key}"));
+        self.engine.on_host(&["env", &url, &key, "bash", "-euo", "pipefail", "-c", script])
+    }
+
+    /// Keeps a key alive as Felix does its heartbeat, each time under a new lease of some seconds, and reports the same under
+    /// another key for good; until [`Beats::stop`].
+    pub(crate) fn beat(&self, key: &str, last: &str, seconds: u32) -> Beats<'a> {
+        let script = r#"
+            call() { busybox wget -q -O - --post-data "$2" "$URL/v3/$1"; }
+            report() { printf '{"time":"%s","uptime":40.01,"first_update":false}' "$(date -u +%FT%TZ)" | base64 -w0; }
+            put() { call kv/put "{\"key\":\"$(printf %s "$1" | base64 -w0)\",\"value\":\"$(report)\",\"lease\":\"$2\"}"; }
+            while test -e "$ALIVE"; do
+                lease=$(call lease/grant "{\"TTL\":$SECONDS_TO_LIVE}" | sed 's/.*"ID":"\([0-9]*\)".*/\1/')
+                put "$KEY" "$lease"; put "$LAST" 0
+                sleep 1
+            done"#;
+        let alive = self.engine.dir().join("felix-is-alive").display().to_string();
+        self.engine.on_host(&["touch", &alive]);
+        let settings = [
+            format!("URL={}", Self::URL),
+            format!("KEY={key}"),
+            format!("LAST={last}"),
+            format!("ALIVE={alive}"),
+            format!("SECONDS_TO_LIVE={seconds}"),
+        ];
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let command = [&["env"], &settings[..], &["bash", "-euo", "pipefail", "-c", script]].concat();
+        let process = self.engine.host_command(&command).stdout(Stdio::null()).spawn().unwrap();
+        Beats { engine: self.engine, alive, process }
+    }
+
     /// Leaves it to the host, with which it ends.
     pub(crate) fn leave_running(self) {}
 
@@ -55,6 +91,21 @@ impl<'a> Etcd<'a> {
     pub(crate) fn kill(mut self) {
         self.engine.on_host(&["sh", "-c", "kill -KILL $(pidof etcd)"]);
         self.process.wait().unwrap();
+    }
+}
+
+/// Somebody who writes heartbeats.
+pub(crate) struct Beats<'a> {
+    engine: &'a Engine,
+    alive: String,
+    process: Child,
+}
+
+impl Beats<'_> {
+    /// No farewell: what was written last stays until its lease ends.
+    pub(crate) fn stop(mut self) {
+        self.engine.on_host(&["rm", &self.alive]);
+        assert!(self.process.wait().unwrap().success(), "the heartbeats failed");
     }
 }
 
