@@ -2,7 +2,8 @@
 //! the kernel sends again with longer and longer pauses.
 
 use crate::node::{Node, allocated, pool, pools};
-use crate::server::{Etcd, free_port};
+use crate::outages::programs;
+use crate::server::{Etcd, Members, free_port};
 use crate::support::netns;
 use calico_libnetwork::model::key;
 use calico_libnetwork::store::{EtcdOptions, EtcdStore, Event, Store, StoreError, Txn};
@@ -10,6 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -29,36 +31,50 @@ struct Way {
 }
 
 impl Way {
-    fn to(etcd: &Etcd) -> Self {
+    fn to(client: u16) -> Self {
         let port = free_port();
+        let way = Self { port };
+        let table = way.table();
         nft(&format!(
-            "add table ip way; add chain ip way output {{ type nat hook output priority -100; }}; \
-             add rule ip way output tcp dport {port} redirect to :{}; \
-             add chain ip way input {{ type filter hook input priority 0; }}",
-            etcd.client
+            "add table {table}; add chain {table} output {{ type nat hook output priority -100; }}; \
+             add rule {table} output tcp dport {port} redirect to :{client}; \
+             add chain {table} input {{ type filter hook input priority 0; }}"
         ));
-        Self { port }
+        way
+    }
+
+    fn table(&self) -> String {
+        format!("ip way{}", self.port)
+    }
+
+    fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     fn store(&self) -> EtcdStore {
-        let mut options = EtcdOptions::new(vec![format!("127.0.0.1:{}", self.port)]);
+        let mut options = EtcdOptions::new(vec![self.endpoint()]);
         options.request_timeout = Duration::from_secs(2);
         EtcdStore::connect(options)
     }
 
     /// Drops everything in both directions: packets of a connection are known by the port that it was opened to.
     fn swallow(&self) {
-        nft(&format!("add rule ip way input meta l4proto tcp ct original proto-dst {} drop", self.port));
+        nft(&format!(
+            "add rule {} input meta l4proto tcp ct original proto-dst {} drop",
+            self.table(),
+            self.port
+        ));
     }
 
     /// Drops the packets of the connections that there are; new ones pass. So does a firewall that has lost its state.
     fn swallow_present(&self) {
         let ports = self.connected().join(", ");
-        nft(&format!("add rule ip way input meta l4proto tcp ct original proto-src {{ {ports} }} drop"));
+        let table = self.table();
+        nft(&format!("add rule {table} input meta l4proto tcp ct original proto-src {{ {ports} }} drop"));
     }
 
     fn pass(&self) {
-        nft("flush chain ip way input");
+        nft(&format!("flush chain {} input", self.table()));
     }
 
     /// Local ports of the connections to it, as the kernel lists them: fields 2 and 3 are addresses, 4 is the state.
@@ -85,86 +101,211 @@ async fn named(watch: &mut BoxStream<'static, Result<Event, StoreError>>) -> Str
 
 #[test]
 fn a_watch_whose_connection_is_swallowed_is_noticed_and_goes_on_without_a_gap() {
-    netns::run(|| async {
-        let Some(etcd) = Etcd::start().await else { return };
-        let way = Way::to(&etcd);
-        let store = way.store();
-        let from = store.list("/w/").await.unwrap().revision;
-        let mut watch = store.watch("/w/", from);
-        put(&etcd.store, "0").await;
-        assert_eq!(named(&mut watch).await, "/w/0");
+    for program in programs() {
+        netns::run(|| a_watch_is_swallowed(program));
+    }
+}
 
-        way.swallow_present();
-        let dropped = Instant::now();
-        for name in ["1", "2", "3"] {
-            put(&etcd.store, name).await;
-        }
-        for name in ["/w/1", "/w/2", "/w/3"] {
-            assert_eq!(named(&mut watch).await, name);
-        }
-        assert!(dropped.elapsed() < NOTICED, "it was noticed after {:?}", dropped.elapsed());
-        eprintln!("a watch that nothing comes back to was resumed after {:?}", dropped.elapsed());
-    });
+async fn a_watch_is_swallowed(program: PathBuf) {
+    let Some(etcd) = Etcd::start_program(&program, |_| Vec::new(), "http", |_| {}).await else { return };
+    let way = Way::to(etcd.client);
+    let store = way.store();
+    let from = store.list("/w/").await.unwrap().revision;
+    let mut watch = store.watch("/w/", from);
+    put(&etcd.store, "0").await;
+    assert_eq!(named(&mut watch).await, "/w/0");
+
+    way.swallow_present();
+    let dropped = Instant::now();
+    for name in ["1", "2", "3"] {
+        put(&etcd.store, name).await;
+    }
+    for name in ["/w/1", "/w/2", "/w/3"] {
+        assert_eq!(named(&mut watch).await, name);
+    }
+    assert!(dropped.elapsed() < NOTICED, "it was noticed after {:?}", dropped.elapsed());
+    eprintln!(
+        "{}: a watch that nothing comes back to was resumed after {:?}",
+        program.display(),
+        dropped.elapsed()
+    );
 }
 
 #[test]
 fn without_any_packet_calls_end_with_a_sentence_and_nothing_is_lost_when_they_pass_again() {
-    netns::run(|| async {
-        let Some(etcd) = Etcd::start().await else { return };
-        pools(&etcd.store).await;
-        let way = Way::to(&etcd);
-        let (store, watcher) = (way.store(), way.store());
+    for program in programs() {
+        netns::run(|| no_packet_passes(program));
+    }
+}
+
+async fn no_packet_passes(program: PathBuf) {
+    let Some(etcd) = Etcd::start_program(&program, |_| Vec::new(), "http", |_| {}).await else { return };
+    pools(&etcd.store).await;
+    let way = Way::to(etcd.client);
+    let (store, watcher) = (way.store(), way.store());
+    let from = store.list("/w/").await.unwrap().revision;
+    let mut watch = watcher.watch("/w/", from);
+    put(&etcd.store, "0").await;
+    assert_eq!(named(&mut watch).await, "/w/0");
+    let node = Node::start(&store, "docker-1").await;
+    let first = node.run(&[V4]).await.unwrap();
+
+    way.swallow();
+    let dropped = Instant::now();
+    let mut calls = 0;
+    // Longer than a dead connection takes to be noticed.
+    while dropped.elapsed() < NOTICED {
+        let asked = Instant::now();
+        let sentence = node.run(&[V4]).await.unwrap_err();
+        assert!(sentence.contains("the datastore is unavailable: etcd at http://127.0.0.1:"), "{sentence}");
+        assert!(asked.elapsed() < Duration::from_secs(8), "it hung for {:?}", asked.elapsed());
+        calls += 1;
+    }
+    let closed = format!("{}ippools/default-ipv4-ippool", key::RESOURCE_ROOT);
+    etcd.store.commit(Txn::new().remove(closed)).await.unwrap();
+    pool(&etcd.store, "other", &json!({"cidr": "10.99.0.0/24", "blockSize": 28})).await;
+    for name in ["1", "2"] {
+        put(&etcd.store, name).await;
+    }
+
+    way.pass();
+    let passed = Instant::now();
+    for name in ["/w/1", "/w/2"] {
+        assert_eq!(named(&mut watch).await, name);
+    }
+    let second = loop {
+        let started = node.run(&[V4]).await;
+        assert!(passed.elapsed() < NOTICED, "the new pool is not known: {started:?}");
+        match started {
+            Ok(container) if container.addresses[0].1.starts_with("10.99.0.") => break container,
+            Ok(container) => node.stop(&container).await.unwrap(),
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    eprintln!("{calls} calls failed; all was known {:?} after the first packet", passed.elapsed());
+    // What the failed starts may have left is one address each, and the collector's.
+    let held = BTreeSet::from_iter(allocated(&etcd.store).await);
+    for container in [&first, &second] {
+        assert!(held.contains(&container.addresses[0].1), "{container:?} is not in {held:?}");
+    }
+    assert!(held.len() <= 2 + calls, "{held:?}");
+    node.stop(&first).await.unwrap();
+    node.stop(&second).await.unwrap();
+}
+
+/// Three members, and a store whose ways to them can be closed; it asks the first one first.
+struct Cut {
+    members: Members,
+    ways: Vec<Way>,
+    store: EtcdStore,
+    watch: BoxStream<'static, Result<Event, StoreError>>,
+}
+
+impl Cut {
+    /// With a watch that has told of something, and a connection that calls share, both to the first member.
+    async fn start(program: &Path) -> Option<Self> {
+        let members = Members::start(program).await?;
+        let ways: Vec<Way> = members.members.iter().map(|member| Way::to(member.client)).collect();
+        let store = EtcdStore::connect(EtcdOptions::new(ways.iter().map(Way::endpoint).collect()));
         let from = store.list("/w/").await.unwrap().revision;
-        let mut watch = watcher.watch("/w/", from);
-        put(&etcd.store, "0").await;
+        let mut watch = store.watch("/w/", from);
+        put(&store, "0").await;
         assert_eq!(named(&mut watch).await, "/w/0");
-        let node = Node::start(&store, "docker-1").await;
-        let first = node.run(&[V4]).await.unwrap();
+        assert_eq!(ways[0].connected().len(), 2);
+        Some(Self { members, ways, store, watch })
+    }
 
-        way.swallow();
-        let dropped = Instant::now();
-        let mut calls = 0;
-        // Longer than a dead connection takes to be noticed.
-        while dropped.elapsed() < NOTICED {
-            let asked = Instant::now();
-            let sentence = node.run(&[V4]).await.unwrap_err();
-            assert!(
-                sentence.contains("the datastore is unavailable: etcd at http://127.0.0.1:"),
-                "{sentence}"
-            );
-            assert!(asked.elapsed() < Duration::from_secs(8), "it hung for {:?}", asked.elapsed());
-            calls += 1;
-        }
-        let closed = format!("{}ippools/default-ipv4-ippool", key::RESOURCE_ROOT);
-        etcd.store.commit(Txn::new().remove(closed)).await.unwrap();
-        pool(&etcd.store, "other", &json!({"cidr": "10.99.0.0/24", "blockSize": 28})).await;
-        for name in ["1", "2"] {
-            put(&etcd.store, name).await;
-        }
+    /// Another node that is not cut off.
+    fn other(&self) -> EtcdStore {
+        self.members.store(&[0, 1, 2])
+    }
+}
 
-        way.pass();
-        let passed = Instant::now();
-        for name in ["/w/1", "/w/2"] {
-            assert_eq!(named(&mut watch).await, name);
-        }
-        let second = loop {
-            let started = node.run(&[V4]).await;
-            assert!(passed.elapsed() < NOTICED, "the new pool is not known: {started:?}");
-            match started {
-                Ok(container) if container.addresses[0].1.starts_with("10.99.0.") => break container,
-                Ok(container) => node.stop(&container).await.unwrap(),
-                Err(_) => {}
+/// How long a call may take that meets a member which drops packets: it is silent for 2 s.
+const PASSED_OVER: Duration = Duration::from_secs(4);
+
+/// How long one may take that does not; far less on a machine at rest.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+#[track_caller]
+fn assert_within(what: &str, since: Instant, limit: Duration) {
+    let took = since.elapsed();
+    eprintln!("{what}: {took:?}");
+    assert!(took < limit, "{what} took {took:?}");
+}
+
+async fn timed<T>(what: &str, limit: Duration, call: impl Future<Output = T>) -> T {
+    let asked = Instant::now();
+    let answer = call.await;
+    assert_within(what, asked, limit);
+    answer
+}
+
+#[test]
+fn a_read_finds_a_cut_off_member_silent_and_everything_else_goes_to_another() {
+    for program in programs() {
+        netns::run(|| async move {
+            let Some(mut cut) = Cut::start(&program).await else { return };
+            cut.ways[0].swallow();
+            let dropped = Instant::now();
+            put(&cut.other(), "1").await;
+            let read = timed("a read", PASSED_OVER, cut.store.get("/w/1")).await;
+            assert!(read.unwrap().is_some(), "it is behind");
+            timed("a write after it", AT_ONCE, put(&cut.store, "2")).await;
+            for name in ["/w/1", "/w/2"] {
+                assert_eq!(named(&mut cut.watch).await, name);
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        };
-        eprintln!("{calls} calls failed; all was known {:?} after the first packet", passed.elapsed());
-        // What the failed starts may have left is one address each, and the collector's.
-        let held = BTreeSet::from_iter(allocated(&etcd.store).await);
-        for container in [&first, &second] {
-            assert!(held.contains(&container.addresses[0].1), "{container:?} is not in {held:?}");
-        }
-        assert!(held.len() <= 2 + calls, "{held:?}");
-        node.stop(&first).await.unwrap();
-        node.stop(&second).await.unwrap();
-    });
+            assert_within("the watch", dropped, PASSED_OVER + AT_ONCE);
+        });
+    }
+}
+
+#[test]
+fn a_write_that_a_cut_off_member_swallows_ends_in_doubt_and_holds_up_no_other() {
+    for program in programs() {
+        netns::run(|| async move {
+            let Some(mut cut) = Cut::start(&program).await else { return };
+            cut.ways[0].swallow();
+            let dropped = Instant::now();
+            let swallowed = cut.store.commit(Txn::new().create("/w/1", "x"));
+            let later = async {
+                tokio::time::sleep(Duration::from_millis(2500)).await;
+                timed("a write that comes later", AT_ONCE, put(&cut.store, "2")).await;
+            };
+            let (swallowed, ()) = tokio::join!(swallowed, later);
+            let sentence = swallowed.unwrap_err().to_string();
+            assert!(sentence.contains("no answer within 5 s; the change may still be applied"), "{sentence}");
+            assert_within("the write", dropped, Duration::from_secs(7));
+            assert!(cut.other().get("/w/1").await.unwrap().is_none(), "it never came to etcd");
+            assert_eq!(named(&mut cut.watch).await, "/w/2");
+            assert_within("the watch", dropped, Duration::from_secs(7) + AT_ONCE);
+        });
+    }
+}
+
+#[test]
+fn an_idle_watch_on_a_cut_off_member_moves_to_another_and_calls_with_it() {
+    for program in programs() {
+        netns::run(|| async move {
+            let Some(mut cut) = Cut::start(&program).await else { return };
+            cut.ways[0].swallow();
+            let dropped = Instant::now();
+            put(&cut.other(), "1").await;
+            assert_eq!(named(&mut cut.watch).await, "/w/1");
+            assert_within("the watch", dropped, NOTICED);
+            timed("a write after it", AT_ONCE, put(&cut.store, "2")).await;
+
+            // And on, with two of three gone.
+            cut.ways[1].swallow();
+            let dropped = Instant::now();
+            let read = timed("a read", PASSED_OVER, cut.store.get("/w/2")).await;
+            assert!(read.unwrap().is_some());
+            put(&cut.other(), "3").await;
+            for name in ["/w/2", "/w/3"] {
+                assert_eq!(named(&mut cut.watch).await, name);
+            }
+            assert_within("the watch", dropped, PASSED_OVER + AT_ONCE);
+        });
+    }
 }

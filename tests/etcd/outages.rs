@@ -14,7 +14,7 @@ const V4: &str = "CalicoPoolIPv4";
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// The versions of etcd that there are here.
-fn programs() -> Vec<PathBuf> {
+pub(crate) fn programs() -> Vec<PathBuf> {
     let newer = newer();
     if newer.is_none() {
         crate::server::missing("etcd-3.5", "Debian trixie's package cannot be fetched");

@@ -1,31 +1,32 @@
-//! The members of an etcd cluster and the connections to them. A call goes to the member that answered last, and to
-//! the next one if that cannot be reached; nothing that may have been carried out is sent twice. Members that DNS named
-//! are looked up again when none of them answers: a cluster may have moved.
+//! The members of an etcd cluster and the connections to them. Members that DNS named are looked up again when none of
+//! them answers: a cluster may have moved.
+//!
+//! ```text
+//! call  -> the member that answered last; the next one if that cannot be reached, or is silent and the call only reads
+//! watch -> the same, over a connection of its own
+//! ```
+//!
+//! Nothing that may have been carried out is sent twice. Who finds a member silent tells all others: calls go to the next
+//! one, and so do watches. A member that packets are dropped on the way to is so passed over once, and not by each for
+//! himself.
 
 use super::discovery;
-use super::failure::{Failure, unavailable};
+use super::failure::{DOUBT, Failure, Repeat, unavailable};
 use super::options::EtcdOptions;
 use crate::store::StoreError;
 use etcd_client::Client;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
-/// What a caller has to know about a change whose answer was lost.
-const DOUBT: &str = "; the change may still be applied";
-
-/// Whether a call may be sent again when its answer was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
-    /// It only reads.
-    Harmless,
-    /// It may have changed something.
-    Never,
-}
+/// How long a member may be silent while there is another one to ask: longer than a busy etcd takes, and than the election
+/// of a leader, for which all would wait.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// All members.
 pub(super) struct Cluster {
@@ -49,6 +50,34 @@ struct Member {
     /// Made by the first call, dropped when it is found dead. Held across the authentication, so that calls which
     /// come together authenticate once.
     client: Mutex<Option<Client>>,
+    /// Counts how often it was passed over.
+    passed_over: watch::Sender<u64>,
+}
+
+impl Member {
+    fn new(url: String) -> Self {
+        Self { url, client: Mutex::new(None), passed_over: watch::Sender::new(0) }
+    }
+}
+
+/// The member that a watch is on.
+pub(super) struct Place {
+    members: Arc<Vec<Member>>,
+    index: usize,
+    passed_over: watch::Receiver<u64>,
+}
+
+impl Place {
+    fn new(members: &Arc<Vec<Member>>, index: usize, member: &Member) -> Self {
+        Self { members: Arc::clone(members), index, passed_over: member.passed_over.subscribe() }
+    }
+
+    /// Waits until somebody finds the member silent; for ever where there is no other one.
+    pub(super) async fn passed_over(&mut self) {
+        if self.members.len() < 2 || self.passed_over.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
 }
 
 impl Cluster {
@@ -97,8 +126,7 @@ impl Cluster {
             }
             log::info!("{} are {} now", self.name, urls.join(", "));
         }
-        let member = |url| Member { url, client: Mutex::new(None) };
-        let found = Arc::new(urls.into_iter().map(member).collect());
+        let found = Arc::new(urls.into_iter().map(Member::new).collect());
         *members = Some(Arc::clone(&found));
         Ok(found)
     }
@@ -133,71 +161,118 @@ impl Cluster {
         repeat: Repeat,
         call: impl Fn(Client) -> BoxFuture<'static, Result<T, etcd_client::Error>>,
     ) -> Result<T, StoreError> {
-        match timeout(self.options.request_timeout, self.try_members(repeat, call)).await {
-            Ok(done) => done,
-            Err(_) => {
-                // What is silent now is dialled anew next time, and the next member is asked first.
-                self.forget(self.preferred.load(Ordering::Relaxed));
-                self.doubt_members();
-                let seconds = self.options.request_timeout.as_secs_f32();
-                let doubt = if repeat == Repeat::Never { DOUBT } else { "" };
-                Err(unavailable(&self.name, &format!("no answer within {seconds} s{doubt}")))
-            }
-        }
+        let deadline = Instant::now() + self.options.request_timeout;
+        let answered = match timeout_at(deadline, self.members()).await {
+            Ok(members) => self.try_members(&members?, repeat, call, deadline).await,
+            Err(_) => None,
+        };
+        answered.unwrap_or_else(|| {
+            self.doubt_members();
+            let seconds = self.options.request_timeout.as_secs_f32();
+            let doubt = if repeat == Repeat::Never { DOUBT } else { "" };
+            Err(unavailable(&self.name, &format!("no answer within {seconds} s{doubt}")))
+        })
     }
 
+    /// Asks one member after the other until one answers; `None` if none does by the deadline.
     async fn try_members<T>(
         &self,
+        members: &[Member],
         repeat: Repeat,
         call: impl Fn(Client) -> BoxFuture<'static, Result<T, etcd_client::Error>>,
-    ) -> Result<T, StoreError> {
-        let first = self.preferred.load(Ordering::Relaxed);
+        deadline: Instant,
+    ) -> Option<Result<T, StoreError>> {
         let mut last = unavailable("no endpoint", "no endpoint is given");
-        let members = self.members().await?;
-        for offset in 0..members.len() {
-            let index = first.wrapping_add(offset) % members.len();
-            let Some(member) = members.get(index) else { continue };
-            self.preferred.store(index, Ordering::Relaxed);
-            let failure = match self.client(member).await {
-                Ok(client) => match call(client).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(error) => Failure::from(error),
-                },
-                Err(failure) => failure,
-            };
-            let next_may_do = match &failure {
-                Failure::NotSent(_) => true,
-                Failure::Doubtful(_) => repeat == Repeat::Harmless,
-                Failure::Refused(_) | Failure::Invalid(_) => false,
-            };
-            let failure = match failure {
-                Failure::Doubtful(what) if repeat == Repeat::Never => Failure::Doubtful(what + DOUBT),
-                other => other,
-            };
-            if matches!(failure, Failure::NotSent(_) | Failure::Doubtful(_)) {
-                *member.client.lock().await = None;
+        let mut order = self.order(members.len());
+        let mut asked = FuturesUnordered::new();
+        // Who of them has not answered, those that were asked first before the others.
+        let mut silent: Vec<usize> = Vec::new();
+        let mut is_next_asked = true;
+        loop {
+            if is_next_asked
+                && let Some(index) = order.next()
+                && let Some(member) = members.get(index)
+            {
+                silent.push(index);
+                asked.push(self.ask(index, member, &call));
             }
-            last = failure.of(&self.name);
-            if !next_may_do {
-                return Err(last);
+            let patience = deadline.min(Instant::now() + PATIENCE);
+            match timeout_at(patience, asked.next()).await {
+                Ok(Some((index, Ok(answer)))) => {
+                    let before = silent.iter().take_while(|silent| **silent != index);
+                    before.for_each(|silent| self.pass_over(members, *silent));
+                    return Some(Ok(answer));
+                }
+                Ok(Some((index, Err(failure)))) => {
+                    silent.retain(|silent| *silent != index);
+                    if failure.is_of_this_member() {
+                        self.pass_over(members, index);
+                    }
+                    let ends = !failure.leaves_it_to_others(repeat);
+                    last = failure.doubting(repeat).of(&self.name);
+                    if ends {
+                        return Some(Err(last));
+                    }
+                    is_next_asked = true;
+                }
+                Ok(None) => {
+                    self.doubt_members();
+                    return Some(Err(last));
+                }
+                Err(_) if Instant::now() >= deadline => {
+                    silent.iter().for_each(|silent| self.pass_over(members, *silent));
+                    return None;
+                }
+                Err(_) => {
+                    // What is asked from now on need not wait as well.
+                    silent.last().into_iter().for_each(|silent| self.prefer_another(members, *silent));
+                    is_next_asked = repeat == Repeat::Harmless;
+                }
             }
         }
-        self.doubt_members();
-        Err(last)
     }
 
-    fn forget(&self, index: usize) {
-        // Whoever looks them up right now finds out by himself.
-        let members = self.members.try_lock().ok().and_then(|members| members.clone());
-        let Some(members) = members else { return };
-        if let Some(member) = members.get(index)
-            // Someone who is dialling it right now will see for himself.
-            && let Ok(mut client) = member.client.try_lock()
-        {
+    async fn ask<T>(
+        &self,
+        index: usize,
+        member: &Member,
+        call: impl Fn(Client) -> BoxFuture<'static, Result<T, etcd_client::Error>>,
+    ) -> (usize, Result<T, Failure>) {
+        let answer = match self.client(member).await {
+            Ok(client) => call(client).await.map_err(Failure::from),
+            Err(failure) => Err(failure),
+        };
+        (index, answer)
+    }
+
+    /// Which members are asked, the first one first.
+    fn order(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let first = self.preferred.load(Ordering::Relaxed);
+        (0..count).map(move |offset| first.wrapping_add(offset) % count)
+    }
+
+    /// A member cannot be reached, or is silent: the next one is asked first, this one is dialled anew when its turn
+    /// comes, and the watches on it are opened elsewhere.
+    fn pass_over(&self, members: &[Member], index: usize) {
+        let Some(member) = members.get(index) else { return };
+        // Someone who is dialling it right now will see for himself.
+        if let Ok(mut client) = member.client.try_lock() {
             *client = None;
         }
+        member.passed_over.send_modify(|times| *times = times.wrapping_add(1));
+        self.prefer_another(members, index);
+    }
+
+    /// Asks the next one first, unless somebody else has seen to that: of many calls that one member does not answer, only
+    /// the first one moves on, or the last one would be back at it.
+    fn prefer_another(&self, members: &[Member], index: usize) {
         let next = index.wrapping_add(1) % members.len().max(1);
-        self.preferred.store(next, Ordering::Relaxed);
+        let _ = self.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// A watch has lost its member.
+    pub(super) fn leave(&self, place: &Place) {
+        self.pass_over(&place.members, place.index);
     }
 
     async fn client(&self, member: &Member) -> Result<Client, Failure> {
@@ -214,24 +289,26 @@ impl Cluster {
     /// a shared one, a slow watcher would fill the connection's flow-control window and stall every call.
     pub(super) async fn open<T>(
         &self,
-        open: impl Fn(Client) -> BoxFuture<'static, Result<T, etcd_client::Error>>,
-    ) -> Result<T, StoreError> {
-        let first = self.preferred.load(Ordering::Relaxed);
+        open: impl Fn(Client) -> BoxFuture<'static, Result<T, Failure>>,
+    ) -> Result<(T, Place), StoreError> {
         let mut last = unavailable("no endpoint", "no endpoint is given");
         let members = self.members().await?;
-        for offset in 0..members.len() {
-            let Some(member) = members.get(first.wrapping_add(offset) % members.len()) else {
-                continue;
+        let mut order = self.order(members.len()).peekable();
+        while let Some(index) = order.next() {
+            let Some(member) = members.get(index) else { continue };
+            let place = Place::new(&members, index, member);
+            // The last one has the time of a call: a busy etcd must be watched, too.
+            let patience = if order.peek().is_some() { PATIENCE } else { self.options.request_timeout };
+            let opened = timeout(patience, async { open(self.dial(&member.url).await?).await });
+            let failure = match opened.await {
+                Ok(Ok(opened)) => return Ok((opened, place)),
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::Doubtful("no answer to a watch".to_owned()),
             };
-            let opened = timeout(self.options.request_timeout, async {
-                let client = self.dial(&member.url).await?;
-                open(client).await.map_err(Failure::from)
-            });
-            last = match opened.await {
-                Ok(Ok(opened)) => return Ok(opened),
-                Ok(Err(failure)) => failure.of(&self.name),
-                Err(_) => unavailable(&self.name, "no answer to a watch"),
-            };
+            if failure.is_of_this_member() {
+                self.leave(&place);
+            }
+            last = failure.of(&self.name);
         }
         self.doubt_members();
         Err(last)
@@ -294,6 +371,20 @@ mod tests {
         assert_eq!(cluster.urls().await.unwrap(), old, "and is not asked for each call");
         fail(&cluster).await;
         assert_eq!(cluster.urls().await.unwrap(), new);
+    }
+
+    #[test]
+    fn of_many_that_find_a_member_silent_only_the_first_moves_on() {
+        let urls: Vec<String> = (1..4).map(|port| format!("http://127.0.0.1:{port}")).collect();
+        let members: Arc<Vec<Member>> = Arc::new(urls.iter().cloned().map(Member::new).collect());
+        let cluster = Cluster::new(EtcdOptions::new(urls));
+        let [mut on_it, mut elsewhere] = [0, 1].map(|index| Place::new(&members, index, &members[index]));
+        for _ in 0..3 {
+            cluster.pass_over(&members, 0);
+        }
+        assert_eq!(cluster.order(3).collect::<Vec<_>>(), [1, 2, 0]);
+        assert!(on_it.passed_over().now_or_never().is_some(), "a watch on it is told");
+        assert!(elsewhere.passed_over().now_or_never().is_none());
     }
 
     #[tokio::test]

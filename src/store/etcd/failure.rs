@@ -6,6 +6,18 @@ use etcd_client::Error;
 use std::error::Error as _;
 use tonic::Code;
 
+/// What a caller has to know about a change whose answer was lost.
+pub(super) const DOUBT: &str = "; the change may still be applied";
+
+/// Whether a call may be sent again when its answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// It only reads.
+    Harmless,
+    /// It may have changed something.
+    Never,
+}
+
 /// What a failed call means.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -24,6 +36,28 @@ impl Failure {
     pub(super) fn text(&self) -> &str {
         match self {
             Self::NotSent(text) | Self::Doubtful(text) | Self::Refused(text) | Self::Invalid(text) => text,
+        }
+    }
+
+    /// Whether it is this member's, or the way's to it: etcd itself has not answered.
+    pub(super) fn is_of_this_member(&self) -> bool {
+        matches!(self, Self::NotSent(_) | Self::Doubtful(_))
+    }
+
+    /// Whether another member may be asked.
+    pub(super) fn leaves_it_to_others(&self, repeat: Repeat) -> bool {
+        match self {
+            Self::NotSent(_) => true,
+            Self::Doubtful(_) => repeat == Repeat::Harmless,
+            Self::Refused(_) | Self::Invalid(_) => false,
+        }
+    }
+
+    /// The same, and what it means for a change.
+    pub(super) fn doubting(self, repeat: Repeat) -> Self {
+        match self {
+            Self::Doubtful(what) if repeat == Repeat::Never => Self::Doubtful(what + DOUBT),
+            other => other,
         }
     }
 

@@ -19,11 +19,11 @@ pub use options::{EtcdOptions, TlsFiles};
 
 use super::{Entry, Event, Guard, Listing, Op, Revision, Store, StoreError, Txn};
 use bytes::Bytes;
-use cluster::{Cluster, Repeat};
+use cluster::Cluster;
 use etcd_client::{
     Compare, CompareOp, GetOptions, KeyValue, KvClient, ResponseHeader, TxnOp, TxnOpResponse, TxnResponse,
 };
-use failure::unavailable;
+use failure::{Repeat, unavailable};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;

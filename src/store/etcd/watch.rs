@@ -1,7 +1,7 @@
 //! A watch that outlives lost connections and restarts of etcd: it resumes after the last revision it has delivered.
 
-use super::cluster::Cluster;
-use super::failure::unavailable;
+use super::cluster::{Cluster, Place};
+use super::failure::{Failure, unavailable};
 use super::{LARGEST_ANSWER, from_etcd, to_etcd};
 use crate::store::{Entry, Event, Revision, StoreError};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// How long a watch tries to resume before it tells its owner: longer than a leader election or a restart takes.
 const RESUME_FOR: Duration = Duration::from_secs(15);
@@ -46,11 +46,31 @@ struct Watch {
     seen: Revision,
     /// The id of the etcd cluster that the revisions belong to.
     identity: Option<u64>,
-    /// The open stream, with its connection.
-    open: Option<(Client, WatchStream)>,
+    open: Option<Open>,
     ready: VecDeque<Event>,
     lost_since: Option<Instant>,
     ended: bool,
+}
+
+/// The open stream, with its connection and its member.
+struct Open {
+    stream: WatchStream,
+    place: Place,
+    _client: Client,
+}
+
+impl Open {
+    /// One answer of etcd, or why there will be none.
+    async fn answer(&mut self) -> Result<WatchResponse, String> {
+        tokio::select! {
+            answer = self.stream.message() => match answer {
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) => Err("etcd closed the stream".to_owned()),
+                Err(error) => Err(error.to_string()),
+            },
+            () = self.place.passed_over() => Err("its member is silent".to_owned()),
+        }
+    }
 }
 
 impl Watch {
@@ -73,16 +93,17 @@ impl Watch {
 
     /// Waits for one answer of etcd, or opens the stream. An error is final.
     async fn advance(&mut self) -> Result<(), StoreError> {
-        let Some((_, stream)) = &mut self.open else {
+        let Some(open) = &mut self.open else {
             return self.resume().await;
         };
-        let lost = match stream.message().await {
-            Ok(Some(answer)) => return self.take(&answer),
-            Ok(None) => "etcd closed the stream".to_owned(),
-            Err(error) => error.to_string(),
+        let lost = match open.answer().await {
+            Ok(answer) => return self.take(&answer),
+            Err(lost) => lost,
         };
         log::info!("watch of {} after revision {} is resumed: {lost}", self.prefix, self.seen);
-        self.open = None;
+        if let Some(open) = self.open.take() {
+            self.cluster.leave(&open.place);
+        }
         pause().await;
         Ok(())
     }
@@ -114,20 +135,16 @@ impl Watch {
             let (prefix, options) = (prefix.clone(), options.clone());
             async move {
                 let mut watch = client.watch_client().max_decoding_message_size(LARGEST_ANSWER);
-                let stream = watch.watch(prefix, Some(options)).await?;
-                Ok((client, stream))
+                let mut stream = watch.watch(prefix, Some(options)).await?;
+                let confirmed = stream.message().await?;
+                let confirmed = confirmed
+                    .ok_or_else(|| Failure::Doubtful("the stream of a watch was closed".to_owned()))?;
+                Ok((client, stream, confirmed))
             }
             .boxed()
         };
-        let (client, mut stream) = self.cluster.open(open).await?;
-        let name = self.cluster.name();
-        let confirmed = match timeout(self.cluster.request_timeout(), stream.message()).await {
-            Ok(Ok(Some(answer))) => answer,
-            Ok(Ok(None)) => return Err(unavailable(name, "the stream of a watch was closed")),
-            Ok(Err(error)) => return Err(super::failure::Failure::from(error).of(name)),
-            Err(_) => return Err(unavailable(name, "no answer to a watch")),
-        };
-        self.open = Some((client, stream));
+        let ((client, stream, confirmed), place) = self.cluster.open(open).await?;
+        self.open = Some(Open { stream, place, _client: client });
         Ok(confirmed)
     }
 
