@@ -130,7 +130,8 @@ impl Host {
         PathBuf::from("/run").join(name)
     }
 
-    /// Writes what the datastore is to say, and starts the plugin.
+    /// Writes what the datastore is to say, and starts the plugin. A document stands below Calico's resources, or where a
+    /// path that begins with `/` says.
     pub(crate) fn start(name: &str, documents: &[(String, Value)]) -> Self {
         let folder = Self::folder(name);
         std::fs::create_dir_all(folder.join("state")).unwrap();
@@ -139,7 +140,8 @@ impl Host {
             let store = EmbeddedStore::open(&folder.join("state/state.redb")).unwrap();
             for (path, document) in documents {
                 let value = document.to_string().into_bytes();
-                store.commit(Txn::new().create(format!("{ROOT}/{path}"), value)).await.unwrap();
+                let key = if path.starts_with('/') { path.clone() } else { format!("{ROOT}/{path}") };
+                store.commit(Txn::new().create(key, value)).await.unwrap();
             }
         });
         let host = Self { child: Self::spawn(name, "bird"), name: name.to_owned() };
@@ -220,6 +222,15 @@ impl Host {
         self.child = Self::spawn(&self.name, backend);
     }
 
+    /// `apply`, of one document.
+    pub(crate) fn apply(&self, document: &Value) {
+        let file = Self::folder(&self.name).join("document.json");
+        std::fs::write(&file, document.to_string()).unwrap();
+        let output = Self::command(&self.name, "apply", "bird").arg("-f").arg(&file).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{document}: {}", String::from_utf8_lossy(&said));
+    }
+
     pub(crate) fn check(&self) -> String {
         let output = Self::command(&self.name, "check", "bird").output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -273,6 +284,11 @@ impl Host {
 
     /// `docker network create` and `docker run`, with a namespace as the container: it answers at [`PORT`].
     pub(crate) fn container(&self) -> Container {
+        self.container_at(["", ""])
+    }
+
+    /// The same with addresses that are asked for (`--ip`, `--ip6`).
+    pub(crate) fn container_at(&self, wanted: [&str; 2]) -> Container {
         let mut pools = Vec::new();
         for (prefix, v6) in [("10.1.0.0/16", false), ("fd00:1::/64", true)] {
             let body = json!({"AddressSpace": "CalicoAddressSpace", "Pool": prefix, "SubPool": "", "Options": {}, "V6": v6});
@@ -286,8 +302,9 @@ impl Host {
         );
         let addresses: Vec<String> = pools
             .iter()
-            .map(|pool| {
-                let body = json!({"PoolID": pool["PoolID"], "Address": "", "Options": null});
+            .zip(wanted)
+            .map(|(pool, wanted)| {
+                let body = json!({"PoolID": pool["PoolID"], "Address": wanted, "Options": null});
                 self.call("IpamDriver.RequestAddress", &body)["Address"].as_str().unwrap().to_owned()
             })
             .collect();

@@ -2,7 +2,8 @@
 
 use crate::bird_is_there;
 use crate::lab::{Host, Router, Stream, reach, routes, topology, wait, wait_check, wait_route};
-use crate::nsrun::{have, in_namespace, run};
+use crate::nsrun::{have, in_namespace, inside, run};
+use crate::support::netns::probe_udp;
 use serde_json::{Value, json};
 
 /// A router of another AS, with each host as a neighbour over both IP versions.
@@ -325,5 +326,129 @@ fn with_bgp_switched_off_its_routes_go() {
         gone_but_for_others(&one.clean_up_without_bird());
         assert!(routes("h1", "10.250.0.0/24").contains("proto static"), "an administrator's route stays");
         assert!(!Host::folder("h1").join("state/bird").exists());
+    });
+}
+
+/// A block of each family that is h1's, as IPAM writes it, in whichever datastore.
+fn blocks_of_h1() -> Vec<(String, Value)> {
+    let mut documents = Vec::new();
+    for (family, cidr) in [("ipv4", "10.1.9.0/26"), ("ipv6", "fd00:1::900/122")] {
+        let (key, size) = (cidr.replace('/', "-"), 64);
+        let block = json!({"cidr": cidr, "affinity": "host:h1", "allocations": vec![Value::Null; size],
+            "unallocated": (0..size).collect::<Vec<_>>(), "attributes": [], "deleted": false, "strictAffinity": false});
+        documents.push((format!("/calico/ipam/v2/assignment/{family}/block/{key}"), block));
+        let claim = json!({"state": "confirmed", "deleted": false});
+        documents.push((format!("/calico/ipam/v2/host/h1/{family}/block/{key}"), claim));
+    }
+    documents
+}
+
+#[test]
+fn a_borrowed_address_is_announced_by_the_borrower_and_its_block_by_the_owner() {
+    if !ready() {
+        return;
+    }
+    let name = "routers::a_borrowed_address_is_announced_by_the_borrower_and_its_block_by_the_owner";
+    in_namespace(name, || {
+        topology(&[1, 2, 3]);
+        let _fabric = Router::start("", "fabric", FABRIC);
+        let mesh = "protocol bgp Mesh_1 from bgp_template { neighbor 172.16.0.1 as 64512; }
+            protocol bgp Mesh_2 from bgp_template { neighbor 172.16.0.2 as 64512; }";
+        let _calico = Router::start("h3", "calico", &format!("{CALICO_NODE}{mesh}"));
+        let none = json!({});
+        let nodes = [node("h1", 1, &none), node("h2", 2, &none), node("h3", 3, &none)];
+        let documents = [nodes.to_vec(), common(), tor(), blocks_of_h1()].concat();
+        let owner = Host::start("h1", &documents);
+        let borrower = Host::start("h2", &documents);
+        let held = owner.container_at(["10.1.9.4", "fd00:1::904"]);
+        let borrowed = borrower.container_at(["10.1.9.5", "fd00:1::905"]);
+
+        // The owner ends its block in a blackhole, and knows the way to the address all the same.
+        assert!(owner.routes("10.1.9.0/26").contains("blackhole"), "{}", owner.routes("10.1.9.0/26"));
+        wait_route("h1", "10.1.9.5", "via 172.16.0.2 dev eth0 proto bird metric 1024");
+        wait_route("h1", "fd00:1::905", "via fd16::2 dev eth0 proto bird metric 1024");
+        // A calico/node has both from the mesh.
+        wait_route("h3", "10.1.9.0/26", "via 172.16.0.1 dev eth0 proto bird");
+        wait_route("h3", "10.1.9.5", "via 172.16.0.2 dev eth0 proto bird");
+        for (prefix, via) in [("10.1.9.0/26", "172.16.0.1"), ("10.1.9.5", "172.16.0.2")] {
+            wait(&format!("the fabric is to route {prefix} via {via}"), || {
+                let told = run(&format!("ip route show {prefix}"));
+                if told.contains(&format!("via {via} ")) { Ok(()) } else { Err(told) }
+            });
+        }
+        let single = run("ip route show 10.1.9.4; ip -6 route show fd00:1::904");
+        assert!(single.is_empty(), "an address of the owner's is not announced beside its block: {single}");
+
+        for container in [&held, &borrowed] {
+            reach("c", "10.200.0.2".parse().unwrap(), container.v4);
+            reach("c", "fd20::2".parse().unwrap(), container.v6);
+        }
+        reach("wh1", held.v4, borrowed.v4);
+        reach("wh1", held.v6, borrowed.v6);
+        reach("wh2", borrowed.v4, held.v4);
+        reach("h3", "172.16.0.3".parse().unwrap(), borrowed.v4);
+    });
+}
+
+/// A BGPFilter.
+fn filter(name: &str, spec: &Value) -> (String, Value) {
+    resource("BGPFilter", "bgpfilters", name, spec)
+}
+
+#[test]
+fn a_filter_decides_what_a_router_learns_and_what_is_learned_from_it() {
+    if !ready() {
+        return;
+    }
+    in_namespace("routers::a_filter_decides_what_a_router_learns_and_what_is_learned_from_it", || {
+        topology(&[1]);
+        let fabric = format!("graceful restart wait 2;{FABRIC}");
+        let _fabric = Router::start("", "fabric", &fabric);
+        let mut peers = tor();
+        peers.iter_mut().for_each(|(_, peer)| peer["spec"]["filters"] = json!(["f"]));
+        let within = |cidr: &str| json!({"cidr": cidr, "matchOperator": "In", "action": "Accept"});
+        let mut marked = within("10.1.0.0/16");
+        marked["operations"] =
+            json!([{"addCommunity": {"value": "65001:77"}}, {"prependASPath": {"prefix": [64999]}}]);
+        let mut preferred = within("10.200.0.0/16");
+        preferred["operations"] = json!([{"setPriority": {"value": 500}}]);
+        let spec = json!({"exportV4": [marked], "exportV6": [{"action": "Reject"}],
+            "importV4": [preferred], "importV6": [{"action": "Reject"}]});
+        let documents = [vec![node("h1", 1, &json!({})), filter("f", &spec)], common(), peers].concat();
+        let one = Host::start("h1", &documents);
+        let a = one.container();
+
+        reach("c", "10.200.0.2".parse().unwrap(), a.v4);
+        wait_route("h1", "10.200.0.0/24", "via 172.16.0.254 dev eth0 proto bird metric 500");
+        let told = run(&format!("birdcl -s /run/fabric.ctl show route all {}", block(a.v4)));
+        assert!(told.contains("BGP.as_path: 64512 64999"), "{told}");
+        assert!(told.contains("BGP.community: (65001,77)"), "{told}");
+        // Over IPv6 nothing passes, though the session is up.
+        wait_check(&one, "Global_fd16__fe with tor-1 (fd16::fe, AS 65001) is up since");
+        let six = block(a.v6);
+        assert_eq!(run(&format!("ip -6 route show {six}")), "", "the fabric has heard of {six}");
+        assert_eq!(routes("h1", "fd20::/64"), "");
+        let (from, to) = ("fd20::2".parse().unwrap(), std::net::SocketAddr::new(a.v6, 7000));
+        assert!(inside("c", move || probe_udp(from, to)).is_err(), "IPv6 traffic passes");
+
+        // The other way round, while everything runs.
+        let spec = json!({"exportV4": [{"action": "Reject"}], "importV4": [{"action": "Reject"}]});
+        one.apply(&filter("f", &spec).1);
+        reach("c", from, a.v6);
+        wait_route("h1", "fd20::/64", "proto bird");
+        wait("IPv4 is to end", || {
+            match format!(
+                "{}{}",
+                run(&format!("ip route show {}", block(a.v4))),
+                routes("h1", "10.200.0.0/24")
+            )
+            .as_str()
+            {
+                "" => Ok(()),
+                left => Err(left.to_owned()),
+            }
+        });
+        let (from, to) = ("10.200.0.2".parse().unwrap(), std::net::SocketAddr::new(a.v4, 7000));
+        assert!(inside("c", move || probe_udp(from, to)).is_err(), "IPv4 traffic passes");
     });
 }
