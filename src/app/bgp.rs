@@ -1,6 +1,6 @@
 //! BGP, if the settings want it; otherwise what it left in the kernel goes.
 
-use crate::bgp::{Parts, Places, Worker, withdraw};
+use crate::bgp::{Parts, Places, Setup, Worker, withdraw};
 use crate::config::Config;
 use crate::model::NodeName;
 use crate::net::SharedUnderlay;
@@ -34,7 +34,8 @@ pub(super) fn spawn(supervisor: &mut Supervisor, config: &Config, parts: BgpPart
     let places = bgp_places(config);
     let stop = stop.clone();
     if config.bird {
-        let worker = Worker::new(Parts { store, node, active, router_id: config.router_id, places });
+        let setup = Setup { router_id: config.router_id, blackholes: !config.routes };
+        let worker = Worker::new(Parts { store, host, node, active, setup, places });
         supervisor.spawn("bgp", async move {
             worker.run(stop).await;
             Ok::<(), Infallible>(())

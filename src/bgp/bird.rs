@@ -245,16 +245,28 @@ pub(super) async fn note(places: &Places, reach: &Reach) -> Result<(), BirdError
     tokio::fs::write(&path, reach.text()).await.map_err(file("write", &path))
 }
 
+/// Forgets where the routes of a BIRD in these places may lead: they are gone, or another's.
+pub(super) async fn disown(places: &Places) -> Result<(), BirdError> {
+    remove(&places.reach()).await
+}
+
 /// Removes the folder, and what is in `/run`.
 pub(super) async fn forget(places: &Places) -> Result<(), BirdError> {
-    let gone = |outcome: io::Result<()>| match outcome {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
     for path in [places.mark(), places.reach(), places.socket()] {
-        gone(tokio::fs::remove_file(&path).await).map_err(file("remove", &path))?;
+        remove(&path).await?;
     }
     gone(tokio::fs::remove_dir_all(&places.folder).await).map_err(file("remove", &places.folder))
+}
+
+async fn remove(path: &Path) -> Result<(), BirdError> {
+    gone(tokio::fs::remove_file(path).await).map_err(file("remove", path))
+}
+
+fn gone(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// Hands on what BIRD says; gives back its last words.

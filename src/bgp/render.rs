@@ -6,15 +6,17 @@
 
 use super::filter::{Direction, LARGEST_PREFERENCE, function_name, functions, rules};
 use super::reach::Reach;
+use super::rendering::{PATIENCE, PORT, Rendering, Setup};
 use super::session::{NextHop, Session};
 use super::sessions::sessions;
 use super::settings::{Local, Severity};
 use super::text::{community, plain};
 use super::world::World;
-use crate::model::{Cidr, EncapMode, IpPoolSpec, IpVersion, RouterId};
+use crate::model::{Cidr, EncapMode, IpPoolSpec, IpVersion};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 /// Seconds that BIRD waits for its peers after a restart before it takes away routes that nobody announces any more. Peers
 /// come back within a few seconds; one that is dead must not hold up the others for BIRD's own four minutes.
@@ -24,24 +26,11 @@ const OVERRIDING: u32 = 200;
 /// The protocol number of this plugin's routes in the kernel.
 const OUR_PROTOCOL: u8 = 80;
 
-/// A configuration, and what of the datastore it could not follow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendering {
-    /// The text of the file.
-    pub text: String,
-    /// Names of the sessions in it.
-    pub sessions: Vec<String>,
-    /// One sentence for each thing that was left out or has no effect.
-    pub problems: Vec<String>,
-    /// Where routes that BIRD programs by it may lead.
-    pub reach: Reach,
-}
-
 /// Makes the configuration of the world's node.
 ///
 /// # Errors
 /// Why there can be none.
-pub fn render(world: &World, router_id: RouterId) -> Result<Rendering, String> {
+pub fn render(world: &World, setup: Setup) -> Result<Rendering, String> {
     let mut problems: Vec<String> = world.unreadable.values().cloned().collect();
     let local = Local::read(world, &mut problems);
     let node = &world.node;
@@ -50,13 +39,14 @@ pub fn render(world: &World, router_id: RouterId) -> Result<Rendering, String> {
         return Err(format!("Node {node} has no address for BGP (spec.bgp.ipv4Address or ipv6Address)"));
     }
     let ipv4 = v4.and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
-    let Some(id) = router_id.of(node.as_str(), ipv4) else {
+    let Some(id) = setup.router_id.of(node.as_str(), ipv4) else {
         return Err(format!(
             "Node {node} has no IPv4 address for BGP to take the router ID from; set CALICO_ROUTER_ID=hash"
         ));
     };
     let planned = sessions(world, &local, &mut problems);
-    let mut writer = Writer { world, local: &local, text: String::new(), problems };
+    let blackholes = setup.blackholes;
+    let mut writer = Writer { world, local: &local, blackholes, text: String::new(), problems };
     let kept = writer.without_broken_filters(planned);
     writer.head(id);
     for version in [IpVersion::V4, IpVersion::V6] {
@@ -72,12 +62,18 @@ pub fn render(world: &World, router_id: RouterId) -> Result<Rendering, String> {
     let Writer { text, mut problems, .. } = writer;
     problems.sort();
     problems.dedup();
-    Ok(Rendering { text, sessions, problems, reach })
+    let port = local.port.unwrap_or(PORT);
+    let ends = local.addresses.iter().flatten().map(|ip| SocketAddr::new(*ip, port)).collect();
+    let given = kept.iter().filter_map(|session| session.restart_time).max();
+    let patience = given.map_or(PATIENCE, Duration::from_secs);
+    Ok(Rendering { text, sessions, problems, reach, ends, patience })
 }
 
 struct Writer<'a> {
     world: &'a World,
     local: &'a Local,
+    /// See [`Setup`].
+    blackholes: bool,
     text: String,
     problems: Vec<String>,
 }
@@ -282,7 +278,11 @@ impl Writer<'_> {
         // Connected networks are the kernel's own.
         let mut text = format!("\nfilter program{digit}\n{{\n  if (source = RTS_DEVICE) then reject;\n");
         for block in self.blocks(version) {
-            let _ = writeln!(text, "  if (net = {block}) then reject; # the plugin's own blackhole route");
+            let (verdict, why) = match self.blackholes {
+                true => ("accept", "its end"),
+                false => ("reject", "the plugin's own blackhole route"),
+            };
+            let _ = writeln!(text, "  if (net = {block}) then {verdict}; # {why}");
         }
         let _ = writeln!(
             text,

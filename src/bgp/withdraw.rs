@@ -1,6 +1,6 @@
 //! Takes the routes of a BIRD of this plugin out of the kernel, whether it still runs or not.
 
-use super::bird::{Bird, BirdError, Places, forget, noted};
+use super::bird::{Bird, BirdError, Places, disown, forget, noted};
 use super::reach::{BIRD, Parted, Reach, part};
 use crate::net::{HostRoute, NetError, RouteChanges, Underlay};
 
@@ -18,9 +18,9 @@ pub enum WithdrawError {
 /// Most routes that a sentence names.
 const NAMED: usize = 5;
 
-/// Ends a BIRD that runs in these places, and takes its routes out of the kernel, or those of one that ran there; then
-/// its files. Does nothing where none has run since the host was started. Gives a sentence about routes of BIRD's
-/// protocol that stay, because nothing says that they are this plugin's.
+/// Takes the routes of the BIRD that runs in these places, or ran there since the host was started, out of the kernel, and its
+/// files away; does nothing where none has run. Gives a sentence about routes of BIRD's protocol that stay, because
+/// nothing says that they are this plugin's.
 ///
 /// # Errors
 /// What could not be done; its files are left then, for another attempt.
@@ -28,6 +28,13 @@ pub async fn withdraw(places: &Places, host: &dyn Underlay) -> Result<Option<Str
     if !places.has_run() {
         return Ok(None);
     }
+    let stays = take_out(places, host).await?;
+    forget(places).await?;
+    Ok(stays)
+}
+
+/// The same, but for the files with which it is started again.
+pub(super) async fn take_out(places: &Places, host: &dyn Underlay) -> Result<Option<String>, WithdrawError> {
     let reach = match Bird::adopt(places).await {
         Ok(bird) => {
             bird.down().await;
@@ -38,7 +45,7 @@ pub async fn withdraw(places: &Places, host: &dyn Underlay) -> Result<Option<Str
     };
     let Parted { ours, others } = part(host.host_routes().await?, &reach);
     host.change_routes(&RouteChanges { delete: ours, ..RouteChanges::default() }).await?;
-    forget(places).await?;
+    disown(places).await?;
     Ok(stays(&others))
 }
 
@@ -58,7 +65,7 @@ fn stays(others: &[HostRoute]) -> Option<String> {
     let more = others.len().saturating_sub(NAMED);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     let sentence = format!(
-        "routes of protocol {BIRD} (bird) that are not known to be this plugin's stay: {}{more}; if no other BIRD runs \
+        "routes of protocol {BIRD} (bird) that are not known to be this plugin's stay: {}{more}; if no other BIRD is at work \
          here, take them away with ip route del",
         named.join(", ")
     );

@@ -1,18 +1,22 @@
 //! Keeps BIRD as the datastore wants it.
 
-use super::bird::{Bird, BirdError, Places, note, noted, write};
+use super::bird::{Bird, BirdError, Places, disown, note, noted, write};
 use super::feed::Feed;
 use super::reach::Reach;
 use super::render::render;
+use super::rendering::{PATIENCE, Setup};
 use super::watched::Watched;
-use crate::model::{NodeName, RouterId};
+use super::withdraw::take_out;
+use crate::model::NodeName;
+use crate::net::SharedUnderlay;
 use crate::store::SharedStore;
 use crate::task::Backoff;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How often sessions are looked at.
@@ -21,6 +25,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const NOTE: Duration = Duration::from_secs(30);
 /// The first time after its start.
 const SETTLED: Duration = Duration::from_secs(5);
+/// Longest wait for an answer of this host's own address.
+const DIAL: Duration = Duration::from_secs(1);
 /// Pauses before BIRD is started again.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -32,12 +38,14 @@ const SOUND: Duration = Duration::from_secs(60);
 pub struct Parts {
     /// The datastore.
     pub store: SharedStore,
+    /// The kernel.
+    pub host: SharedUnderlay,
     /// This node.
     pub node: NodeName,
     /// Whether this plugin programs the host; where Felix does, BIRD is calico/node's.
     pub active: watch::Receiver<bool>,
-    /// How the router ID is found.
-    pub router_id: RouterId,
+    /// What the settings say.
+    pub setup: Setup,
     /// Where BIRD's things are.
     pub places: Places,
 }
@@ -45,8 +53,9 @@ pub struct Parts {
 /// The owner of BIRD.
 pub struct Worker {
     feed: Feed,
+    host: SharedUnderlay,
     active: watch::Receiver<bool>,
-    router_id: RouterId,
+    setup: Setup,
     places: Places,
     /// What BIRD runs with, once it was written.
     written: Option<String>,
@@ -55,6 +64,11 @@ pub struct Worker {
     /// By which routers they went when BIRD was asked last.
     routers: BTreeSet<IpAddr>,
     note_at: Instant,
+    /// Where a BGP speaker of this node listens, and how long peers wait for one.
+    ends: Vec<SocketAddr>,
+    patience: Duration,
+    /// Set while somebody else programs this host, and routes of BIRD may be without an owner.
+    left_until: Option<Instant>,
     bird: Option<Bird>,
     started: Instant,
     start_at: Instant,
@@ -68,17 +82,21 @@ impl Worker {
     /// A worker that has done nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, node, active, router_id, places } = parts;
+        let Parts { store, host, node, active, setup, places } = parts;
         let now = Instant::now();
         Self {
             feed: Feed::new(store, node),
+            host,
             active,
-            router_id,
+            setup,
             places,
             written: None,
             reach: Reach::default(),
             routers: BTreeSet::new(),
             note_at: now,
+            ends: Vec::new(),
+            patience: PATIENCE,
+            left_until: None,
             bird: None,
             started: now,
             start_at: now,
@@ -95,6 +113,9 @@ impl Worker {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut signalled = true;
+        if !*self.active.borrow() {
+            self.stand_back().await;
+        }
         loop {
             let active = *self.active.borrow_and_update();
             let idle = active && self.written.is_some() && self.bird.is_none();
@@ -109,6 +130,7 @@ impl Worker {
                 }
                 () = ended(&mut self.bird) => self.ended("it ended by itself"),
                 () = sleep_until(self.start_at), if idle => self.start().await,
+                () = at(self.left_until) => self.see_to_routes().await,
                 _ = look.tick(), if self.bird.is_some() => self.look(began.elapsed()).await,
                 () = self.feed.changed() => self.follow().await,
             }
@@ -130,20 +152,55 @@ impl Worker {
     async fn switch(&mut self) {
         if *self.active.borrow() {
             log::info!("BGP is this plugin's");
+            self.left_until = None;
             self.start_at = Instant::now();
-        } else if self.bird.is_some() {
-            log::info!("BGP is left to calico/node");
-            self.leave().await;
-            self.watched.forget();
+        } else {
+            self.stand_back().await;
+        }
+    }
+
+    /// Leaves BGP to calico/node's BIRD, which has the same protocol number and takes the routes over. They stay for as long
+    /// as the peers wait for it.
+    async fn stand_back(&mut self) {
+        log::info!("BGP is left to calico/node");
+        if self.bird.is_none() {
+            // That of a former process of this plugin.
+            self.bird = Bird::adopt(&self.places).await.ok();
+        }
+        self.leave().await;
+        self.watched.forget();
+        if self.places.reach().exists() {
+            self.left_until = Some(Instant::now() + self.patience);
+        }
+    }
+
+    /// Peers that waited have forgotten this node by now, unless somebody speaks BGP here: then the routes are theirs.
+    async fn see_to_routes(&mut self) {
+        self.left_until = None;
+        let outcome = if speaks(&self.ends).await {
+            log::info!("routes that BIRD left are calico/node's: somebody speaks BGP on this host");
+            disown(&self.places).await.map_err(Into::into)
+        } else {
+            log::warn!(
+                "nobody speaks BGP on this host since Felix programs it: the routes that BIRD left are taken away; let calico/node \
+                 run BIRD (CALICO_NETWORKING_BACKEND=bird), or give pools a vxlanMode"
+            );
+            let stays = take_out(&self.places, &*self.host).await;
+            stays.map(|stays| stays.iter().for_each(|sentence| log::warn!("{sentence}")))
+        };
+        if let Err(error) = outcome {
+            log::warn!("routes that BIRD left: {error}");
+            self.left_until = Some(Instant::now() + LONGEST_PAUSE);
         }
     }
 
     /// The datastore has changed.
     async fn follow(&mut self) {
-        let rendering = match render(self.feed.world(), self.router_id) {
+        let rendering = match render(self.feed.world(), self.setup) {
             Ok(rendering) => rendering,
             Err(why) => return self.tell([format!("BGP stays as it is: {why}")].into()),
         };
+        (self.ends, self.patience) = (rendering.ends, rendering.patience);
         self.tell(rendering.problems.into_iter().map(|problem| format!("BGP: {problem}")).collect());
         if self.written.as_ref() == Some(&rendering.text) {
             return;
@@ -250,6 +307,23 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+/// Whether somebody listens at one of these ends.
+async fn speaks(ends: &[SocketAddr]) -> bool {
+    for end in ends {
+        if let Ok(Ok(_)) = timeout(DIAL, TcpStream::connect(end)).await {
+            return true;
+        }
+    }
+    false
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

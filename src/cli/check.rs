@@ -3,7 +3,7 @@
 use super::node_report;
 use crate::app;
 use crate::bgp;
-use crate::config::{Config, Datastore, Environment, EtcdConfig, Scope};
+use crate::config::{Config, Datastore, Environment, EtcdConfig, HostDataplane, Scope};
 use crate::dataplane::felix_programming;
 use crate::docker::DockerClient;
 use crate::model::{BgpPeerSpec, IpPoolSpec, Resource, key};
@@ -134,9 +134,7 @@ impl Report {
         if tokio::net::UnixStream::connect(config.places.admin_socket()).await.is_err() {
             return self.say("routes", "the plugin does not run here, and keeps none");
         }
-        // Then they are Felix's, too.
-        let felix = felix_programming(&app::dataplane_options(config)).await;
-        if felix.is_ok_and(|found| !found.signs.is_empty()) {
+        if is_felixs(config).await {
             return self.say("routes", "left to Felix of calico/node");
         }
         match routes::examine(&**store, &host, &node, config.bird).await {
@@ -169,6 +167,7 @@ impl Report {
                     }
                 }
             }
+            Err(_) if is_felixs(config).await => self.say("BGP", "left to BIRD of calico/node"),
             Err(error) => self.miss("BGP", &error.to_string()),
         }
     }
@@ -242,6 +241,18 @@ impl Report {
         match DockerClient::new(&socket).networks().await {
             Ok(networks) => self.say("Docker", &format!("answers, {} networks", networks.len())),
             Err(error) => self.miss("Docker", &format!("{error}; leaks are then found by the kernel alone")),
+        }
+    }
+}
+
+/// Whether Felix programs this host: then routes and BGP are calico/node's.
+async fn is_felixs(config: &Config) -> bool {
+    match config.dataplane {
+        HostDataplane::Builtin => false,
+        HostDataplane::Felix => true,
+        HostDataplane::Auto => {
+            let felix = felix_programming(&app::dataplane_options(config)).await;
+            felix.is_ok_and(|found| !found.signs.is_empty())
         }
     }
 }

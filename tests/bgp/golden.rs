@@ -2,7 +2,7 @@
 //! there, `bird.conf` the expected file, `problems.txt` the expected sentences. `UPDATE_GOLDEN=1` writes the last two.
 
 use crate::{bird_is_there, refusal};
-use calico_libnetwork::bgp::{World, render};
+use calico_libnetwork::bgp::{Setup, World, render};
 use calico_libnetwork::model::{NodeName, RouterId};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ const PLURALS: [(&str, &str); 5] = [
     ("IPPool", "ippools"),
 ];
 
-/// The world of an input: `node`, `routerId`, `blocks` and `resources`.
-fn world(input: &Value) -> (World, RouterId) {
+/// The world of an input: `node`, `routerId`, `blackholes`, `blocks` and `resources`.
+fn world(input: &Value) -> (World, Setup) {
     let node = NodeName::new(input["node"].as_str().unwrap()).unwrap();
     let mut world = World::new(node.clone());
     for block in input["blocks"].as_array().unwrap() {
@@ -32,7 +32,8 @@ fn world(input: &Value) -> (World, RouterId) {
         let key = format!("/calico/resources/v3/projectcalico.org/{plural}/{name}");
         world.update(&key, Some(resource.to_string().as_bytes()));
     }
-    (world, RouterId::parse(input["routerId"].as_str().unwrap_or_default()).unwrap())
+    let router_id = RouterId::parse(input["routerId"].as_str().unwrap_or_default()).unwrap();
+    (world, Setup { router_id, blackholes: input["blackholes"].as_bool().unwrap_or_default() })
 }
 
 fn compare(file: &Path, text: &str) {
@@ -55,8 +56,8 @@ fn configurations_are_as_they_are_expected_and_bird_takes_them() {
         assert!(folder.join("README.md").exists(), "{} does not say why it is there", folder.display());
         let input: Value =
             serde_json::from_slice(&std::fs::read(folder.join("input.json")).unwrap()).unwrap();
-        let (world, router_id) = world(&input);
-        let (text, problems) = match render(&world, router_id) {
+        let (world, setup) = world(&input);
+        let (text, problems) = match render(&world, setup) {
             Ok(rendering) => (rendering.text, rendering.problems),
             Err(why) => (String::new(), vec![why]),
         };

@@ -123,7 +123,12 @@ pub(crate) struct Container {
 pub(crate) struct Host {
     pub(crate) name: String,
     child: Child,
+    /// Besides those of all hosts.
+    settings: Settings,
 }
+
+/// Settings by name.
+type Settings = &'static [(&'static str, &'static str)];
 
 impl Host {
     pub(crate) fn folder(name: &str) -> PathBuf {
@@ -133,6 +138,11 @@ impl Host {
     /// Writes what the datastore is to say, and starts the plugin. A document stands below Calico's resources, or where a
     /// path that begins with `/` says.
     pub(crate) fn start(name: &str, documents: &[(String, Value)]) -> Self {
+        Self::start_with(name, documents, &[])
+    }
+
+    /// The same with more settings.
+    pub(crate) fn start_with(name: &str, documents: &[(String, Value)], settings: Settings) -> Self {
         let folder = Self::folder(name);
         std::fs::create_dir_all(folder.join("state")).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -144,7 +154,7 @@ impl Host {
                 store.commit(Txn::new().create(key, value)).await.unwrap();
             }
         });
-        let host = Self { child: Self::spawn(name, "bird"), name: name.to_owned() };
+        let host = Self { child: Self::spawn(name, "bird", settings), name: name.to_owned(), settings };
         host.wait_ready();
         host
     }
@@ -169,10 +179,15 @@ impl Host {
         command
     }
 
-    fn spawn(name: &str, backend: &str) -> Child {
+    fn spawn(name: &str, backend: &str, settings: Settings) -> Child {
         let path = Self::folder(name).join("log");
         let log = std::fs::File::options().create(true).append(true).open(path).unwrap();
-        Self::command(name, "serve", backend).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+        Self::command(name, "serve", backend)
+            .envs(settings.iter().copied())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -219,7 +234,7 @@ impl Host {
 
     /// Starts the plugin again, with another setting of who makes routes.
     pub(crate) fn again_with(&mut self, backend: &str) {
-        self.child = Self::spawn(&self.name, backend);
+        self.child = Self::spawn(&self.name, backend, self.settings);
     }
 
     /// `apply`, of one document.

@@ -1,7 +1,7 @@
 //! Whatever stands in the datastore, BIRD takes what comes out.
 
 use crate::{bird_is_there, refusal};
-use calico_libnetwork::bgp::{World, render};
+use calico_libnetwork::bgp::{Setup, World, render};
 use calico_libnetwork::model::{NodeName, RouterId};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -224,7 +224,7 @@ proptest! {
 
     #[test]
     fn bird_takes_whatever_comes_out(world in worlds()) {
-        if let Ok(rendering) = render(&world, RouterId::Hash)
+        if let Ok(rendering) = render(&world, Setup { router_id: RouterId::Hash, blackholes: false })
             && bird_is_there()
         {
             let refused = refusal(&rendering.text);

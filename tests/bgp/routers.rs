@@ -452,3 +452,114 @@ fn a_filter_decides_what_a_router_learns_and_what_is_learned_from_it() {
         assert!(inside("c", move || probe_udp(from, to)).is_err(), "IPv4 traffic passes");
     });
 }
+
+#[test]
+fn with_routes_off_bird_ends_the_nodes_blocks_and_routes_the_others() {
+    if !ready() {
+        return;
+    }
+    in_namespace("routers::with_routes_off_bird_ends_the_nodes_blocks_and_routes_the_others", || {
+        topology(&[1, 2]);
+        let _fabric = Router::start("", "fabric", FABRIC);
+        let none = json!({});
+        let documents = [vec![node("h1", 1, &none), node("h2", 2, &none)], common(), tor()].concat();
+        let off = &[("CALICO_LIBNETWORK_ROUTES", "off")];
+        let mut one = Host::start_with("h1", &documents, off);
+        let two = Host::start_with("h2", &documents, off);
+        let (a, b) = (one.container(), two.container());
+        for (from, to) in [("10.200.0.2", a.v4), ("fd20::2", a.v6)] {
+            reach("c", from.parse().unwrap(), to);
+        }
+        wait_route("h1", &block(b.v4), "via 172.16.0.2 dev eth0 proto bird metric 1024");
+        reach("wh1", a.v4, b.v4);
+        reach("wh1", a.v6, b.v6);
+        // An address of its block that nobody has does not go back to the router.
+        for (own, from) in [(block(a.v4), "172.16.0.1"), (block(a.v6), "fd16::1")] {
+            wait_route("h1", &own, "proto bird");
+            assert!(one.routes(&own).contains("blackhole"), "{}", one.routes(&own));
+            let cidr: calico_libnetwork::model::Cidr = own.parse().unwrap();
+            let from = std::net::SocketAddr::new(from.parse().unwrap(), 0);
+            let to = std::net::SocketAddr::new(cidr.last(), 9);
+            let said = inside("h1", move || std::net::UdpSocket::bind(from).unwrap().send_to(b"?", to));
+            assert!(said.is_err(), "{own}: {said:?}");
+        }
+        one.stop();
+        one.again_with("none");
+        wait("BIRD's blackholes are to go", || {
+            match format!("{}{}", one.routes(&block(a.v4)), one.routes(&block(a.v6))).as_str() {
+                "" => Ok(()),
+                left => Err(left.to_owned()),
+            }
+        });
+    });
+}
+
+/// Felix filters on h1, or does no more.
+fn felix(there: bool) {
+    let table = match there {
+        true => {
+            "table ip calico { chain filter-cali-FORWARD { type filter hook forward priority 0; policy accept; }; }"
+        }
+        false => "delete table ip calico",
+    };
+    run(&format!("nsenter --net=/run/netns/h1 nft '{table}'"));
+}
+
+#[test]
+fn beside_felix_birds_routes_are_those_of_who_speaks_bgp_then() {
+    if !ready() {
+        return;
+    }
+    in_namespace("routers::beside_felix_birds_routes_are_those_of_who_speaks_bgp_then", || {
+        topology(&[1, 3]);
+        let mesh = "protocol bgp Mesh_1 from bgp_template { neighbor 172.16.0.1 as 64512; }";
+        let _calico = Router::start("h3", "calico", &format!("{CALICO_NODE}{mesh}"));
+        let none = json!({});
+        let patience = resource(
+            "BGPConfiguration",
+            "bgpconfigurations",
+            "default",
+            &json!({"nodeMeshMaxRestartTime": "5s"}),
+        );
+        let documents = [vec![node("h1", 1, &none), node("h3", 3, &none), patience], common()].concat();
+        let mut one = Host::start("h1", &documents);
+        let route = ("10.1.3.0/26", "via 172.16.0.3 dev eth0 proto bird metric 1024");
+        wait_route("h1", route.0, route.1);
+
+        // Felix without a BIRD: for as long as the peers wait for one, the routes stay.
+        felix(true);
+        one.wait_told("BGP is left to calico/node");
+        assert!(one.routes(route.0).contains(route.1), "{}", one.routes(route.0));
+        others_routes();
+        one.wait_told("nobody speaks BGP on this host since Felix programs it");
+        wait("BIRD's routes are to go", || match one.routes(route.0).as_str() {
+            "" => Ok(()),
+            left => Err(left.to_owned()),
+        });
+        assert!(one.routes("10.251.0.0/24").contains("proto bird"), "another program's route stays");
+        let told = one.check();
+        assert!(told.contains("left to BIRD of calico/node"), "{told}");
+
+        // Felix goes: BGP is the plugin's again.
+        felix(false);
+        one.wait_log("BIRD runs", 2);
+        wait_route("h1", route.0, route.1);
+
+        // Felix with a BIRD: that one has them.
+        felix(true);
+        one.wait_told("BGP is left to calico/node");
+        let theirs = CALICO_NODE.replace("172.16.0.3", "172.16.0.1").replace("10.1.3.0/26", "10.1.1.0/26");
+        let mesh = "protocol bgp Mesh_3 from bgp_template { neighbor 172.16.0.3 as 64512; }";
+        let _theirs = Router::start("h1", "theirs", &format!("{theirs}{mesh}"));
+        one.wait_told("routes that BIRD left are calico/node's: somebody speaks BGP on this host");
+        wait_route("h1", route.0, route.1);
+        wait("calico/node is to be a peer", || {
+            let told = run("birdcl -s /run/theirs.ctl show protocols Mesh_3");
+            if told.contains("Established") { Ok(()) } else { Err(told) }
+        });
+        one.stop();
+        let told = one.clean_up_without_bird();
+        assert!(told.contains("routes between nodes are its own and stay"), "{told}");
+        assert!(one.routes(route.0).contains(route.1), "{}", one.routes(route.0));
+    });
+}
