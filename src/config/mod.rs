@@ -281,6 +281,7 @@ mod tests {
 
     #[test]
     fn calicos_twin_names_win() {
+        // (55) of tests/conformance.md
         let config =
             read(&[("CALICO_ETCD_ENDPOINTS", "http://a:1"), ("ETCD_ENDPOINTS", "http://b:1")]).unwrap();
         let Datastore::Etcd(etcd) = config.datastore else { panic!("etcd is expected") };
@@ -320,6 +321,7 @@ mod tests {
 
     #[test]
     fn srv_records_and_endpoints_exclude_each_other() {
+        // (55) of tests/conformance.md
         let Datastore::Etcd(etcd) = read(&[("ETCD_DISCOVERY_SRV", "example.org")]).unwrap().datastore else {
             panic!("etcd is expected")
         };
@@ -334,11 +336,13 @@ mod tests {
 
     #[test]
     fn an_endpoint_without_scheme_is_refused_with_the_right_form() {
+        // (54) of tests/conformance.md
         assert!(problems(&[("ETCD_ENDPOINTS", "10.0.0.1:2379")]).contains("http://10.0.0.1:2379"));
     }
 
     #[test]
     fn the_kubernetes_datastore_is_refused() {
+        // (58) of tests/conformance.md
         assert!(problems(&[("DATASTORE_TYPE", "kubernetes")]).contains("embedded"));
     }
 

@@ -179,6 +179,7 @@ mod tests {
 
     #[test]
     fn keys_are_calicos() {
+        // (1) of tests/conformance.md
         let v4: Cidr = "10.10.0.128/29".parse().unwrap();
         let v6: Cidr = "fd80:24e2:f998:72d6::4c0/122".parse().unwrap();
         let node = NodeName::new("docker-1").unwrap();

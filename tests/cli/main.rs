@@ -235,6 +235,7 @@ fn what_get_prints_can_be_applied_until_somebody_else_changes_it() {
 
 #[test]
 fn a_policy_under_an_old_calicos_key_is_the_same_policy() {
+    // (52) of tests/conformance.md
     let daemon = Daemon::start();
     daemon.put("globalnetworkpolicies/default.shop-to-web", r#"{"kind":"GlobalNetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{"name":"default.shop-to-web","uid":"u","creationTimestamp":"2026-11-21T00:51:43Z"},"spec":{"selector":"all()"}}"#);
     assert_eq!(daemon.does(&["apply", "-f", "-"], POLICY), "replaced GlobalNetworkPolicy shop-to-web");

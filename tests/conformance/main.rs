@@ -5,7 +5,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a failed expectation is a failed test"
+    clippy::print_stdout,
+    reason = "a failed expectation is a failed test, and a second process of the program tells the first one by its output"
 )]
 
 #[path = "../ipam/double.rs"]
@@ -32,6 +33,22 @@ use std::path::Path;
 
 const TABLE: &str = include_str!("../conformance.md");
 
+/// Whether a line is a comment with a list of numbers, as `(2, 3)`, that has this one.
+fn names(line: &str, number: &str) -> bool {
+    let Some((_, comment)) = line.split_once("//") else { return false };
+    let lists = comment.split('(').skip(1).filter_map(|rest| rest.split_once(')'));
+    lists.flat_map(|(list, _)| list.split(", ")).any(|one| one == number)
+}
+
+/// The lines of the function whose `fn` is at a place, with what stands directly above it.
+fn own_lines(text: &str, at: usize) -> impl Iterator<Item = &str> {
+    let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    let indent: String = text[start..].chars().take_while(|c| *c == ' ').collect();
+    let above = text[..start].lines().rev();
+    let above = above.take_while(|line| ["//", "#["].iter().any(|mark| line.trim_start().starts_with(mark)));
+    above.chain(text[start..].split(&format!("\n{indent}}}")).next().unwrap().lines())
+}
+
 #[test]
 fn every_statement_has_its_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -48,6 +65,11 @@ fn every_statement_has_its_test() {
         let is_test =
             before.contains("test]") || before.contains("#[tokio::test") || text.matches(test).count() > 1;
         assert!(is_test, "statement {number}: {test} is no test");
+        let is_said = |line: &str| test.contains(&format!("statement_{number}_")) || names(line, number);
+        assert!(
+            own_lines(&text, at).any(is_said),
+            "statement {number}: {test} does not say that it holds it"
+        );
         assert_eq!(found.insert(number.parse().unwrap(), about.to_owned()), None, "{number} stands twice");
     }
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());

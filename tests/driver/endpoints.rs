@@ -268,7 +268,7 @@ async fn a_repeated_join_that_fails_leaves_the_container_its_interface() {
 
 #[tokio::test]
 async fn the_workload_endpoint_is_final_when_it_is_created() {
-    // defect 6, D10
+    // (47) defect 6, D10
     let world = World::new().await;
     let engine = Engine::new(&world);
     let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
@@ -309,7 +309,7 @@ async fn a_start_costs_two_writes_and_one_look_at_the_links() {
 
 #[tokio::test]
 async fn labels_are_there_before_the_first_packet() {
-    // defect 9
+    // (50) defect 9
     let world = World::new().await;
     let engine = Engine::new(&world);
     let network = engine.create(&plan(&[subnet("")])).await.unwrap();

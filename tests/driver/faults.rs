@@ -43,6 +43,7 @@ async fn without_faults_nothing_stays_without_a_collector() {
 
 #[tokio::test]
 async fn every_store_call_may_fail() {
+    // (59, 60)
     for generation in [20, 29] {
         for (verb, faults) in [
             (Verb::Commit, &[Fault::Unavailable, Fault::AppliedThenUnavailable, Fault::Conflict][..]),

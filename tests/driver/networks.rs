@@ -420,7 +420,7 @@ async fn every_allocation_says_whose_it_is() {
 
 #[tokio::test]
 async fn a_network_has_a_profile_that_lets_its_own_endpoints_in() {
-    // defects 2, 5
+    // (51) defects 2, 5
     let world = World::new().await;
     let engine = Engine::new(&world);
     let network = engine.create(&plan(&[subnet("10.9.0.0/24"), subnet("fd09::/64")])).await.unwrap();

@@ -266,6 +266,7 @@ pub(crate) async fn a_large_value_is_kept(backend: &dyn Backend) {
 }
 
 pub(crate) async fn twenty_thousand_keys_are_listed(backend: &dyn Backend) {
+    // (57) of tests/conformance.md
     let store = backend.store();
     // Long values: the list is larger than the 4 MB that gRPC takes by default.
     let value = Bytes::from(vec![b'v'; 300]);
@@ -433,6 +434,7 @@ async fn follow_until_equal(store: &dyn Store) {
 }
 
 pub(crate) async fn a_watch_from_before_the_history_is_compacted(backend: &dyn Backend) {
+    // (56) of tests/conformance.md
     let store = backend.store();
     let start = put(&*store, "/w/a", "x").await;
     put(&*store, "/w/a", "y").await;

@@ -136,6 +136,7 @@ fn staged_policies_have_no_effect() {
 
 #[test]
 fn a_tier_that_does_not_exist_comes_last_and_denies() {
+    // (53) of tests/conformance.md
     let mut world = World::open_mesh();
     world.tier("default", 1_000_000, "Deny");
     world.policy("early", at("aaa", json!(1), json!([rule("Deny")])));
