@@ -1,6 +1,7 @@
 //! Networks and endpoints that Docker has and this plugin has lost: the calls that made them are carried out again.
 
 use super::error::DriverError;
+use super::go_plugin::Origin;
 use super::{Drivers, parse_alias};
 use crate::model::{EndpointId, NetworkId};
 use crate::protocol::{CreateEndpoint, CreateNetwork};
@@ -14,7 +15,7 @@ impl Drivers {
 
     /// Takes up a network again.
     pub async fn adopt_network(&self, call: &CreateNetwork) -> Result<(), DriverError> {
-        self.create_network(call).await
+        self.create_network(call, Origin::Found).await
     }
 
     /// Takes up the endpoint of a running container again: its addresses, its WorkloadEndpoint, and its interface, which

@@ -23,6 +23,15 @@ use std::net::IpAddr;
 /// Annotation of a pool: the network that the Go plugin made of it (`driver/network_driver.go`).
 const POOL_ANNOTATION: &str = "org.projectcalico.label.network.ID";
 
+/// From where a network comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The engine creates it.
+    Created,
+    /// The engine has it, and this plugin did not know it.
+    Found,
+}
+
 /// Whether a pool ID may be the name of a pool, which is what the Go plugin answered for `--subnet`
 /// (`driver/ipam_driver.go`).
 pub(super) fn is_pool_name(id: &str) -> bool {
@@ -56,15 +65,31 @@ impl Drivers {
     }
 
     /// Gives a network that the Go plugin made the profile that it had, which is named after its pool, and the profile
-    /// the label that it asks for. Every other network stays as it is.
-    pub(super) async fn take_over_network(&self, record: &mut NetworkRecord) -> Result<(), DriverError> {
+    /// the label that it asks for. Every other network stays as it is. A network that the engine has and this plugin did not
+    /// know may be one that the pool names no more.
+    pub(super) async fn take_over_network(
+        &self,
+        record: &mut NetworkRecord,
+        origin: Origin,
+    ) -> Result<(), DriverError> {
         if !record.own_profile || record.ipam != IpamKind::Calico {
             return Ok(());
         }
+        let pools = self.ipam.pools().await?;
         let of_network = |pool: &&Resource<IpPoolSpec>| {
             pool.metadata.annotation(POOL_ANNOTATION) == Some(record.id.as_str())
         };
-        for pool in self.ipam.pools().await?.iter().filter(of_network) {
+        let mut its: Vec<_> = pools.iter().filter(of_network).collect();
+        if its.is_empty() && origin == Origin::Found && !self.has_profile(record).await? {
+            // The annotation holds one name: each network that the Go plugin made on a pool overwrote the one before. All of
+            // them had the pool's profile, and their containers have it still.
+            let of_pool = |pool: &&Resource<IpPoolSpec>| {
+                pool.metadata.annotation(POOL_ANNOTATION).is_some()
+                    && record.pools.iter().any(|prefix| prefix.subnet == pool.spec.cidr)
+            };
+            its = pools.iter().filter(of_pool).collect();
+        }
+        for pool in its {
             let name = pool.name().to_owned();
             // Of a network with two pools, the profile has the name of one.
             if label_profile(&*self.store, &name, self.options.create_profiles).await? {
@@ -76,6 +101,12 @@ impl Drivers {
             }
         }
         Ok(())
+    }
+
+    /// Whether a network has the profile that this plugin makes for one; true where it makes none, and nothing tells.
+    async fn has_profile(&self, record: &NetworkRecord) -> Result<bool, DriverError> {
+        let key = key::resource::<ProfileSpec>(&record.profile);
+        Ok(!self.options.create_profiles || self.store.get(&key).await?.is_some())
     }
 
     /// Takes over an endpoint of this node that the Go plugin made and whose container runs; false if its interface is

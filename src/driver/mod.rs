@@ -197,7 +197,9 @@ impl Drivers {
                 self.releases.turn().await;
                 done
             }
-            Request::CreateNetwork(call) => self.create_network(&call).await.map(empty),
+            Request::CreateNetwork(call) => {
+                self.create_network(&call, go_plugin::Origin::Created).await.map(empty)
+            }
             Request::DeleteNetwork(call) => self.delete_network(&call).await.map(empty),
             Request::CreateEndpoint(call) => self.create_endpoint(&call).await.map(Response::CreateEndpoint),
             Request::DeleteEndpoint(call) => self.delete_endpoint(&call).await.map(empty),

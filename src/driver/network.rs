@@ -1,6 +1,7 @@
 //! CreateNetwork and DeleteNetwork.
 
 use super::error::{DriverError, refused};
+use super::go_plugin::Origin;
 use super::locks::Key;
 use super::options::NetworkOptions;
 use super::pool::{containing, name_part};
@@ -36,12 +37,19 @@ impl Drivers {
         }
     }
 
-    pub(super) async fn create_network(&self, call: &CreateNetwork) -> Result<(), DriverError> {
+    pub(super) async fn create_network(
+        &self,
+        call: &CreateNetwork,
+        origin: Origin,
+    ) -> Result<(), DriverError> {
         let id = NetworkId::new(&call.network_id)?;
         let _held = self.locks.hold(Key::Network(id.clone())).await;
         let mut record = self.plan_network(call, &id)?;
-        self.take_over_network(&mut record).await?;
         let known = self.known_network(&id).await?;
+        match known.as_ref().filter(|known| known.go_label.is_some()) {
+            Some(known) => record.keep_profile(known),
+            None => self.take_over_network(&mut record, origin).await?,
+        }
         let _pools = self.locks.hold(Key::Pools).await;
         match record.ipam {
             IpamKind::Calico => self.ensure_pools(&record).await?,

@@ -63,6 +63,13 @@ pub(super) struct NetworkRecord {
 }
 
 impl NetworkRecord {
+    /// Takes over the profile that the network had before.
+    pub(super) fn keep_profile(&mut self, known: &Self) {
+        self.profile.clone_from(&known.profile);
+        self.own_profile = known.own_profile;
+        self.go_label.clone_from(&known.go_label);
+    }
+
     /// Whether an address is one of the network's auxiliary addresses.
     pub(super) fn has_aux(&self, ip: IpAddr) -> bool {
         self.pools.iter().any(|pool| pool.aux.contains(&ip))

@@ -2,7 +2,7 @@
 
 use crate::engine::{Endpoint, Engine, Network, plan, subnet};
 use crate::world::World;
-use calico_libnetwork::protocol::{CreateEndpoint, CreateNetwork};
+use calico_libnetwork::protocol::{CreateEndpoint, CreateNetwork, Request};
 use calico_libnetwork::store::{Store, Txn};
 use serde_json::{Value, json};
 
@@ -19,32 +19,40 @@ async fn only_key(world: &World, prefix: &str) -> String {
     format!("{prefix}{}", keys[0])
 }
 
-/// Makes the datastore look as if the Go plugin had made the network and its one endpoint.
-async fn as_the_go_plugin_left_it(world: &World, network: &str) {
+/// Makes the datastore look as if the Go plugin had made these networks of one pool, and their endpoints.
+async fn as_the_go_plugin_left_it(world: &World, networks: &[&str]) {
     let resources = "/calico/resources/v3/projectcalico.org/";
     let pool = "docker-10-9-0-0-24";
-    edit(world, &format!("{resources}ippools/{pool}"), |pool| {
-        pool["metadata"]["annotations"] = json!({"org.projectcalico.label.network.ID": network});
-    })
-    .await;
-    let endpoint = only_key(world, &format!("{resources}workloadendpoints/")).await;
-    edit(world, &endpoint, |endpoint| {
-        endpoint["metadata"].as_object_mut().unwrap().remove("annotations");
-        endpoint["spec"]["profiles"] = json!([pool]);
-    })
-    .await;
+    for network in networks {
+        edit(world, &format!("{resources}ippools/{pool}"), |pool| {
+            pool["metadata"]["annotations"] = json!({"org.projectcalico.label.network.ID": network});
+        })
+        .await;
+    }
+    let endpoints = format!("{resources}workloadendpoints/");
+    for endpoint in world.keys(&endpoints).await {
+        edit(world, &format!("{endpoints}{endpoint}"), |endpoint| {
+            endpoint["metadata"].as_object_mut().unwrap().remove("annotations");
+            endpoint["spec"]["profiles"] = json!([pool]);
+        })
+        .await;
+    }
     let block = only_key(world, "/calico/ipam/v2/assignment/ipv4/block/").await;
-    edit(world, &block, |block| block["attributes"] = json!([{"handle_id": null, "secondary": null}])).await;
+    edit(world, &block, |block| {
+        block["attributes"] = json!([{"handle_id": null, "secondary": null}]);
+        let allocations = block["allocations"].as_array_mut().unwrap();
+        allocations.iter_mut().filter(|index| !index.is_null()).for_each(|index| *index = json!(0));
+    })
+    .await;
     let old = json!({"kind": "Profile", "apiVersion": "projectcalico.org/v3", "metadata": {"name": pool}, "spec": {
         "ingress": [{"action": "Allow", "source": {"selector": format!("has({pool})")}, "destination": {}}],
         "egress": [{"action": "Allow", "source": {}, "destination": {}}]}});
     let mut txn = Txn::new().put(format!("{resources}profiles/{pool}"), old.to_string());
-    for gone in [
-        only_key(world, "/calico/ipam/v2/handle/").await,
-        only_key(world, "/libnetwork/v1/network/").await,
-        format!("{resources}profiles/network-{network}"),
-    ] {
-        txn = txn.remove(gone);
+    for prefix in ["/calico/ipam/v2/handle/", "/libnetwork/v1/network/"] {
+        txn = world.keys(prefix).await.iter().fold(txn, |txn, key| txn.remove(format!("{prefix}{key}")));
+    }
+    for network in networks {
+        txn = txn.remove(format!("{resources}profiles/network-{network}"));
     }
     world.store.inner().commit(txn).await.unwrap();
 }
@@ -94,7 +102,7 @@ async fn its_network_its_profile_and_its_living_endpoint_are_taken_over_and_give
         let endpoint = engine.run(&network).await.unwrap();
         (network, endpoint)
     };
-    as_the_go_plugin_left_it(&world, &network.id).await;
+    as_the_go_plugin_left_it(&world, &[&network.id]).await;
     world.restart().await;
     let (create_network, create_endpoint) = calls(&network.id, &endpoint);
     world.drivers.adopt_network(&create_network).await.unwrap();
@@ -130,6 +138,63 @@ async fn its_network_its_profile_and_its_living_endpoint_are_taken_over_and_give
     assert!(world.host.endpoints().is_empty() && world.firewall.open().is_empty());
 }
 
+async fn profile_names(world: &World) -> Vec<String> {
+    world.profiles().await.iter().map(|profile| profile.name().to_owned()).collect()
+}
+
+/// The pool names the network that was made last. The ones before have its profile, too, and so have all their containers.
+#[tokio::test]
+async fn two_of_its_networks_on_one_pool_keep_the_pools_profile_and_a_new_one_gets_its_own() {
+    let mut world = World::new().await;
+    let pool = "docker-10-9-0-0-24";
+    let (networks, endpoints): (Vec<Network>, Vec<Endpoint>) = {
+        let engine = Engine::new(&world);
+        let (mut networks, mut endpoints) = (vec![], vec![]);
+        for _ in 0..2 {
+            let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+            endpoints.push(engine.run(&network).await.unwrap());
+            networks.push(network);
+        }
+        (networks, endpoints)
+    };
+    let ids: Vec<&str> = networks.iter().map(|network| network.id.as_str()).collect();
+    as_the_go_plugin_left_it(&world, &ids).await;
+    world.restart().await;
+    for (id, endpoint) in ids.iter().zip(&endpoints) {
+        let (create_network, create_endpoint) = calls(id, endpoint);
+        world.drivers.adopt_network(&create_network).await.unwrap();
+        assert!(world.drivers.adopt_endpoint(&create_endpoint).await.unwrap());
+    }
+    assert_eq!(profile_names(&world).await, [pool], "it is both networks'");
+
+    let engine = Engine::new(&world);
+    for (network, endpoint) in networks.iter().zip(&endpoints) {
+        let (network, _) = with_its_pool_id(network.clone(), endpoint.clone());
+        engine.run(&network).await.unwrap();
+    }
+    let all = world.endpoints().await;
+    assert_eq!(all.len(), 4);
+    assert!(all.iter().all(|wep| wep.spec.profiles == [pool]), "old and new know each other");
+
+    // An engine that repeats its call changes nothing.
+    let (again, _) = calls(ids[0], &endpoints[0]);
+    world.drivers.handle(Request::CreateNetwork(again)).await.unwrap();
+    assert_eq!(profile_names(&world).await, [pool]);
+
+    // A network that is made now is nobody else's, also if this plugin's state is lost.
+    let new = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let its_own = format!("network-{}", new.id);
+    assert_eq!(profile_names(&world).await, [pool, its_own.as_str()]);
+    let endpoint = engine.run(&new).await.unwrap();
+    let record = format!("/libnetwork/v1/network/{}", new.id);
+    world.store.inner().commit(Txn::new().remove(record)).await.unwrap();
+    let (lost, _) = calls(&new.id, &endpoint);
+    world.drivers.adopt_network(&lost).await.unwrap();
+    engine.run(&new).await.unwrap();
+    let of_new = world.endpoints().await.into_iter().filter(|wep| wep.spec.profiles == [its_own.as_str()]);
+    assert_eq!(of_new.count(), 2);
+}
+
 #[tokio::test]
 async fn its_dead_endpoint_is_collected_and_an_address_of_nobody_known_is_left() {
     let mut world = World::new().await;
@@ -139,7 +204,7 @@ async fn its_dead_endpoint_is_collected_and_an_address_of_nobody_known_is_left()
         let endpoint = engine.run(&network).await.unwrap();
         (network, endpoint)
     };
-    as_the_go_plugin_left_it(&world, &network.id).await;
+    as_the_go_plugin_left_it(&world, &[&network.id]).await;
     // Another node's Go plugin has one in the same block.
     let block = only_key(&world, "/calico/ipam/v2/assignment/ipv4/block/").await;
     edit(&world, &block, |block| {
