@@ -36,7 +36,6 @@ pub(crate) use start::{dataplane_options, open_etcd, open_local, open_store};
 use crate::admin::{AdminParts, policy_desk};
 use crate::config::Config;
 use crate::dataplane::Dataplane;
-use crate::ipam::Ipam;
 use crate::server::{self, Server, ServerError};
 use crate::task::{Supervisor, TaskError};
 use gate::Gate;
@@ -130,7 +129,7 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
                 tasks::spawn_policy(&mut supervisor, policy, inbox, &shutdown);
                 tasks::spawn_tuning(&mut supervisor, tuning, &shutdown);
                 tasks::spawn_routes(&mut supervisor, routes, &parts.dataplane, &shutdown);
-                counts.count_addresses(Ipam::new(parts.store.clone(), node.clone()));
+                counts.count_addresses(parts.drivers.ipam().clone());
                 admin.send_replace(Some(AdminParts {
                     store: parts.store.clone(),
                     policy: desk.clone(),

@@ -3,7 +3,6 @@
 use crate::config::Config;
 use crate::dataplane::{Dataplane, VxlanNetwork, VxlanNetworks};
 use crate::ipam::Ipam;
-use crate::model::NodeName;
 use crate::net::SharedUnderlay;
 use crate::routes;
 use crate::store::SharedStore;
@@ -18,16 +17,15 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 pub(super) async fn prepare(
     config: &Config,
     (store, host): (&SharedStore, &SharedUnderlay),
-    node: &NodeName,
+    ipam: &Ipam,
     active: watch::Receiver<bool>,
 ) -> Option<routes::Worker> {
     if !config.routes {
         log::info!("routes between nodes are not this plugin's (CALICO_LIBNETWORK_ROUTES=off)");
         return None;
     }
-    let ipam = Ipam::new(store.clone(), node.clone());
-    let (store, host, node, bird) = (store.clone(), host.clone(), node.clone(), config.bird);
-    let parts = routes::Parts { store, host, ipam, node, bird, active };
+    let (store, host, node) = (store.clone(), host.clone(), ipam.node().clone());
+    let parts = routes::Parts { store, host, ipam: ipam.clone(), node, bird: config.bird, active };
     let mut worker = routes::Worker::new(parts);
     if tokio::time::timeout(FIRST_LOOK, worker.prepare()).await.is_err() {
         log::warn!("routes between nodes are not there yet; the start goes on without them");

@@ -136,7 +136,7 @@ pub(super) async fn build(
     let tuning = TuningFeed::new(config, store.clone(), dataplane.clone(), options.node.clone());
     persist(key, || tuning.load()).await;
     let active = programs.clone();
-    let routes = super::routes::prepare(config, (&store, &underlay), &options.node, programs).await;
+    let routes = super::routes::prepare(config, (&store, &underlay), drivers.ipam(), programs).await;
     if let Some(routes) = &routes {
         let networks = super::routes::vxlan(&routes.networks().borrow());
         persist(key, || dataplane.set_vxlan(networks.clone())).await;

@@ -183,6 +183,13 @@ impl Drivers {
         Ok(())
     }
 
+    /// The node's IPAM, for whoever else in this process assigns or counts addresses: what comes together is written
+    /// together.
+    #[must_use]
+    pub fn ipam(&self) -> &Ipam {
+        &self.ipam
+    }
+
     /// One call of Docker.
     pub async fn handle(&self, request: Request) -> Result<Response, DriverError> {
         if let Some(answer) = answer_at_once(self.options.scopes, &request) {
