@@ -77,7 +77,7 @@ impl Facts {
     fn take(&mut self, entry: &Entry) {
         let key = entry.key.as_str();
         if let Some(cidr) = key::parse_block(key) {
-            drop(self.blocks.insert(cidr, block(cidr, entry)));
+            drop(self.blocks.insert(cidr, read_block(cidr, entry)));
         } else if let Some((node, cidr)) = key::parse_affinity(key) {
             match BlockAffinity::decode(&entry.value) {
                 Ok(claim) => self.claims.push((node, cidr, claim.state)),
@@ -141,7 +141,8 @@ impl Facts {
     }
 }
 
-fn block(cidr: Cidr, entry: &Entry) -> Result<Block, BlockError> {
+/// A block's document, where it is sound and of the block that its key names.
+pub(super) fn read_block(cidr: Cidr, entry: &Entry) -> Result<Block, BlockError> {
     let read = serde_json::from_slice::<AllocationBlock>(&entry.value)
         .map_err(|error| BlockError { cidr, why: error.to_string() })?;
     if read.cidr != cidr {

@@ -12,7 +12,7 @@
 //! | `reader` | reads; with etcd a replica answers from memory |
 //! | `regions` | what that replica keeps |
 //! | `affinity` | claims blocks for this node and gives them up |
-//! | `allocator`, `annotate`, `assign`, `rehome`, `release`, `usage` | the operations |
+//! | `allocator`, `annotate`, `assign`, `handles`, `lookup`, `rehome`, `release`, `usage` | the operations |
 //! | `facts`, `audit` | decide: what is wrong with all of it (`ipam check`) |
 //! | `queue` | serves many requests of this process with one write |
 //!

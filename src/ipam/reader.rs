@@ -4,11 +4,12 @@
 
 use super::block::{Block, BlockError};
 use super::error::IpamError;
+use super::facts::read_block;
 use super::pools::Pool;
 use super::reserved::Reserved;
 use crate::model::{
-    AffinityState, AllocationBlock, BlockAffinity, Cidr, HandleId, IpReservationSpec, IpVersion, IpamConfig,
-    IpamHandle, NodeName, NodeSpec, Resource, key,
+    AffinityState, BlockAffinity, Cidr, HandleId, IpReservationSpec, IpVersion, IpamConfig, IpamHandle,
+    NodeName, NodeSpec, Resource, key,
 };
 use crate::store::typed::{self, Versioned};
 use crate::store::{Entry, SharedStore};
@@ -151,10 +152,6 @@ fn affinity(entry: &Entry) -> Versioned<BlockAffinity> {
 }
 
 fn open(cidr: Cidr, entry: &Entry) -> ReadBlock {
-    let read = serde_json::from_slice::<AllocationBlock>(&entry.value)
-        .map_err(|error| BlockError { cidr, why: error.to_string() })?;
-    if read.cidr != cidr {
-        return Err(BlockError { cidr, why: format!("its document is of block {}", read.cidr) });
-    }
-    Ok(Versioned { key: entry.key.clone(), revision: entry.revision, value: Block::open(read)? })
+    let value = read_block(cidr, entry)?;
+    Ok(Versioned { key: entry.key.clone(), revision: entry.revision, value })
 }

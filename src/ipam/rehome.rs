@@ -3,7 +3,6 @@
 
 use super::Owner;
 use super::affinity::put_block;
-use super::block::Standing;
 use super::engine::Engine;
 use super::error::IpamError;
 use crate::model::HandleId;
@@ -29,17 +28,14 @@ impl Engine {
         from: Option<&HandleId>,
         owner: &Owner,
     ) -> Result<bool, IpamError> {
-        let pools = self.reader.pools().await?;
-        let Some(cidr) = self.find_block(&pools, ip).await? else { return Ok(false) };
-        let Some(mut block) = self.reader.block(&cidr).await? else { return Ok(false) };
-        let Some(Standing::Held(held)) = block.value.standing(ip) else { return Ok(false) };
+        let Some((mut block, held)) = self.holding(ip).await? else { return Ok(false) };
         if held.handle.as_deref() != from.map(HandleId::as_str) {
             return Ok(false);
         }
         block.value.hand_over(ip, &self.attribute(owner, self.now()));
         let (txn, _) = put_block(Txn::new(), &block)?;
         let txn = self.take_from_handles(txn, &[held]).await?;
-        let txn = self.add_to_handles(txn, cidr, [&owner.handle], false).await?;
+        let txn = self.add_to_handles(txn, block.value.cidr(), [&owner.handle], false).await?;
         self.commit(txn).await?;
         Ok(true)
     }
