@@ -59,18 +59,17 @@ impl Way {
 
     /// Drops everything in both directions: packets of a connection are known by the port that it was opened to.
     fn swallow(&self) {
-        nft(&format!(
-            "add rule {} input meta l4proto tcp ct original proto-dst {} drop",
-            self.table(),
-            self.port
-        ));
+        self.drop_all(&format!("ct original proto-dst {}", self.port));
     }
 
     /// Drops the packets of the connections that there are; new ones pass. So does a firewall that has lost its state.
     fn swallow_present(&self) {
-        let ports = self.connected().join(", ");
-        let table = self.table();
-        nft(&format!("add rule {table} input meta l4proto tcp ct original proto-src {{ {ports} }} drop"));
+        self.drop_all(&format!("ct original proto-src {{ {} }}", self.connected().join(", ")));
+    }
+
+    /// Drops the packets of connections that match.
+    fn drop_all(&self, which: &str) {
+        nft(&format!("add rule {} input meta l4proto tcp {which} drop", self.table()));
     }
 
     fn pass(&self) {
@@ -99,6 +98,15 @@ async fn named(watch: &mut BoxStream<'static, Result<Event, StoreError>>) -> Str
     watch.next().await.unwrap().unwrap().key().to_owned()
 }
 
+/// A watch that has told of something which another store wrote.
+async fn watched(store: &EtcdStore, writer: &EtcdStore) -> BoxStream<'static, Result<Event, StoreError>> {
+    let from = store.list("/w/").await.unwrap().revision;
+    let mut watch = store.watch("/w/", from);
+    put(writer, "0").await;
+    assert_eq!(named(&mut watch).await, "/w/0");
+    watch
+}
+
 #[test]
 fn a_watch_whose_connection_is_swallowed_is_noticed_and_goes_on_without_a_gap() {
     for program in programs() {
@@ -107,13 +115,10 @@ fn a_watch_whose_connection_is_swallowed_is_noticed_and_goes_on_without_a_gap() 
 }
 
 async fn a_watch_is_swallowed(program: PathBuf) {
-    let Some(etcd) = Etcd::start_program(&program, |_| Vec::new(), "http", |_| {}).await else { return };
+    let Some(etcd) = Etcd::start_version(&program).await else { return };
     let way = Way::to(etcd.client);
     let store = way.store();
-    let from = store.list("/w/").await.unwrap().revision;
-    let mut watch = store.watch("/w/", from);
-    put(&etcd.store, "0").await;
-    assert_eq!(named(&mut watch).await, "/w/0");
+    let mut watch = watched(&store, &etcd.store).await;
 
     way.swallow_present();
     let dropped = Instant::now();
@@ -131,6 +136,30 @@ async fn a_watch_is_swallowed(program: PathBuf) {
     );
 }
 
+/// As behind a firewall that lets present connections be, and lets no new one in.
+#[test]
+fn a_watch_that_is_not_taken_again_while_calls_are_answered_is_given_up() {
+    for program in programs() {
+        netns::run(|| async move {
+            let Some(etcd) = Etcd::start_version(&program).await else { return };
+            let way = Way::to(etcd.client);
+            let store = way.store();
+            store.list("/w/").await.unwrap();
+            let calls = way.connected();
+            let mut watch = watched(&store, &etcd.store).await;
+            let of_watch = way.connected().into_iter().find(|port| !calls.contains(port)).unwrap();
+            way.drop_all(&format!("ct original proto-src {of_watch}"));
+            way.drop_all(&format!("ct original proto-dst {} ct state new", way.port));
+            let dropped = Instant::now();
+            let error = watch.next().await.unwrap().unwrap_err();
+            assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+            // 9 s until it is noticed, and two tries of 2 s.
+            assert_within("the end of the watch", dropped, Duration::from_secs(17));
+            store.get("/w/0").await.unwrap().unwrap();
+        });
+    }
+}
+
 #[test]
 fn without_any_packet_calls_end_with_a_sentence_and_nothing_is_lost_when_they_pass_again() {
     for program in programs() {
@@ -139,14 +168,11 @@ fn without_any_packet_calls_end_with_a_sentence_and_nothing_is_lost_when_they_pa
 }
 
 async fn no_packet_passes(program: PathBuf) {
-    let Some(etcd) = Etcd::start_program(&program, |_| Vec::new(), "http", |_| {}).await else { return };
+    let Some(etcd) = Etcd::start_version(&program).await else { return };
     pools(&etcd.store).await;
     let way = Way::to(etcd.client);
     let (store, watcher) = (way.store(), way.store());
-    let from = store.list("/w/").await.unwrap().revision;
-    let mut watch = watcher.watch("/w/", from);
-    put(&etcd.store, "0").await;
-    assert_eq!(named(&mut watch).await, "/w/0");
+    let mut watch = watched(&watcher, &etcd.store).await;
     let node = Node::start(&store, "docker-1").await;
     let first = node.run(&[V4]).await.unwrap();
 
@@ -208,10 +234,7 @@ impl Cut {
         let members = Members::start(program).await?;
         let ways: Vec<Way> = members.members.iter().map(|member| Way::to(member.client)).collect();
         let store = EtcdStore::connect(EtcdOptions::new(ways.iter().map(Way::endpoint).collect()));
-        let from = store.list("/w/").await.unwrap().revision;
-        let mut watch = store.watch("/w/", from);
-        put(&store, "0").await;
-        assert_eq!(named(&mut watch).await, "/w/0");
+        let watch = watched(&store, &store).await;
         assert_eq!(ways[0].connected().len(), 2);
         Some(Self { members, ways, store, watch })
     }

@@ -63,7 +63,12 @@ impl Etcd {
         Self::start_program(Path::new(INSTALLED), arguments, scheme, adjust).await
     }
 
-    /// The same of another version.
+    /// Starts an etcd of another version.
+    pub(crate) async fn start_version(program: &Path) -> Option<Self> {
+        Self::start_program(program, |_| Vec::new(), "http", |_| {}).await
+    }
+
+    /// Starts an etcd of another version, with all of that.
     pub(crate) async fn start_program(
         program: &Path,
         arguments: impl Fn(&Path) -> Vec<String>,

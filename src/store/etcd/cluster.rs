@@ -14,7 +14,7 @@ use super::discovery;
 use super::failure::{DOUBT, Failure, Repeat, unavailable};
 use super::options::EtcdOptions;
 use crate::store::StoreError;
-use etcd_client::Client;
+use etcd_client::{Client, GetOptions};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -194,7 +194,7 @@ impl Cluster {
                 && let Some(member) = members.get(index)
             {
                 silent.push(index);
-                asked.push(self.ask(index, member, &call));
+                asked.push(self.ask((index, member), members.len() > 1, &call));
             }
             let patience = deadline.min(Instant::now() + PATIENCE);
             match timeout_at(patience, asked.next()).await {
@@ -232,15 +232,19 @@ impl Cluster {
         }
     }
 
+    /// Asks one member. Until a connection to it is made and authenticated nothing is sent, so that a change, too, can go to
+    /// another one if there are `others`.
     async fn ask<T>(
         &self,
-        index: usize,
-        member: &Member,
+        (index, member): (usize, &Member),
+        others: bool,
         call: impl Fn(Client) -> BoxFuture<'static, Result<T, etcd_client::Error>>,
     ) -> (usize, Result<T, Failure>) {
-        let answer = match self.client(member).await {
-            Ok(client) => call(client).await.map_err(Failure::from),
-            Err(failure) => Err(failure),
+        let patience = if others { PATIENCE } else { self.options.request_timeout };
+        let answer = match timeout(patience, self.client(member)).await {
+            Ok(Ok(client)) => call(client).await.map_err(Failure::from),
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(Failure::NotSent(format!("no connection within {} s", patience.as_secs_f32()))),
         };
         (index, answer)
     }
@@ -251,14 +255,19 @@ impl Cluster {
         (0..count).map(move |offset| first.wrapping_add(offset) % count)
     }
 
-    /// A member cannot be reached, or is silent: the next one is asked first, this one is dialled anew when its turn
-    /// comes, and the watches on it are opened elsewhere.
+    /// A member cannot be reached, or is silent: this one is dialled anew when its turn comes again.
     fn pass_over(&self, members: &[Member], index: usize) {
         let Some(member) = members.get(index) else { return };
         // Someone who is dialling it right now will see for himself.
         if let Ok(mut client) = member.client.try_lock() {
             *client = None;
         }
+        self.warn_of(members, index);
+    }
+
+    /// The next one is asked first, and the watches on this one are opened elsewhere.
+    fn warn_of(&self, members: &[Member], index: usize) {
+        let Some(member) = members.get(index) else { return };
         member.passed_over.send_modify(|times| *times = times.wrapping_add(1));
         self.prefer_another(members, index);
     }
@@ -270,9 +279,21 @@ impl Cluster {
         let _ = self.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// A watch has lost its member.
+    /// A watch has lost its member. The connection that calls share is another one, and may be the only one left: new ones
+    /// may not come through any more.
     pub(super) fn leave(&self, place: &Place) {
-        self.pass_over(&place.members, place.index);
+        self.warn_of(&place.members, place.index);
+    }
+
+    /// Whether etcd answers a read below a prefix now.
+    pub(super) async fn answers(&self, prefix: &str) -> bool {
+        let prefix = prefix.to_owned();
+        let read = move |client: Client| {
+            let (prefix, one) =
+                (prefix.clone(), GetOptions::new().with_prefix().with_limit(1).with_keys_only());
+            async move { client.kv_client().get(prefix, Some(one)).await }.boxed()
+        };
+        self.call(Repeat::Harmless, read).await.is_ok()
     }
 
     async fn client(&self, member: &Member) -> Result<Client, Failure> {
@@ -385,6 +406,20 @@ mod tests {
         assert_eq!(cluster.order(3).collect::<Vec<_>>(), [1, 2, 0]);
         assert!(on_it.passed_over().now_or_never().is_some(), "a watch on it is told");
         assert!(elsewhere.passed_over().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_change_goes_to_another_member_where_one_accepts_connections_and_says_nothing() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let urls = vec![format!("http://{}", silent.local_addr().unwrap()), "http://127.0.0.1:1".to_owned()];
+        let mut options = EtcdOptions::new(urls);
+        options.credentials = Some(("calico".to_owned(), "secret".to_owned()));
+        let cluster = Cluster::new(options);
+        let put = |client: Client| async move { client.kv_client().put("/", "", None).await }.boxed();
+        let asked = Instant::now();
+        let said = cluster.call(Repeat::Never, put).await.unwrap_err().to_string();
+        assert!(said.contains("nothing listens there") && !said.contains(DOUBT), "{said}");
+        assert!(asked.elapsed() < PATIENCE * 2, "it took {:?}", asked.elapsed());
     }
 
     #[tokio::test]

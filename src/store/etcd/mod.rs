@@ -1,7 +1,7 @@
 //! The datastore of a cluster: etcd v3, with the keys that Calico itself uses there.
 //!
 //! ```text
-//! get, list, commit -> cluster: one connection, the next member if one is gone, a deadline -> etcd
+//! get, list, commit -> cluster: one connection, the next member if one is silent, a deadline -> etcd
 //! watch             -> a connection of its own, resumed after the last revision seen       -> etcd
 //! ```
 

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long a watch tries to resume before it tells its owner: longer than a leader election or a restart takes.
+/// How long a watch tries to resume while etcd answers nothing before it tells its owner: longer than a leader election or
+/// a restart takes.
 const RESUME_FOR: Duration = Duration::from_secs(15);
 
 /// The shortest pause before a try; up to as much again is added at random, so that the nodes of a cluster do not
@@ -110,18 +111,28 @@ impl Watch {
 
     async fn resume(&mut self) -> Result<(), StoreError> {
         let error = match self.connect().await {
-            Ok(answer) => {
-                self.lost_since = None;
-                return self.take(&answer);
-            }
+            Ok(answer) => return self.resumed(&answer),
             Err(error) => error,
         };
         let lost_since = *self.lost_since.get_or_insert_with(Instant::now);
+        if self.cluster.answers(&self.prefix).await {
+            // Either it has just come back, or it answers and takes no watch. Then our owner has to know at once: what it
+            // has in memory grows old, and it can ask.
+            return match self.connect().await {
+                Ok(answer) => self.resumed(&answer),
+                Err(error) => Err(error),
+            };
+        }
         if lost_since.elapsed() >= RESUME_FOR {
             return Err(error);
         }
         pause().await;
         Ok(())
+    }
+
+    fn resumed(&mut self, answer: &WatchResponse) -> Result<(), StoreError> {
+        self.lost_since = None;
+        self.take(answer)
     }
 
     /// Opens the stream and waits for etcd's confirmation.
