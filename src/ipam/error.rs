@@ -68,11 +68,13 @@ pub enum IpamError {
         /// Each pool with the reason.
         pools: String,
     },
-    /// The pools are not for workloads.
-    #[error("pool {pools} may not be used by workloads (allowedUses)")]
-    NotForWorkloads {
+    /// The pools are for something else.
+    #[error("pool {pools} may not be used by {users} (allowedUses)")]
+    NotForUse {
         /// The pools.
         pools: String,
+        /// `workloads` or `tunnels`.
+        users: &'static str,
     },
     /// The pool's block size is not one that Calico knows.
     #[error("pool {pools} has a block size that cannot be used")]

@@ -39,6 +39,13 @@ impl Purpose {
             Self::Tunnel => "Tunnel",
         }
     }
+
+    fn users(self) -> &'static str {
+        match self {
+            Self::Workload => "workloads",
+            Self::Tunnel => "tunnels",
+        }
+    }
 }
 
 /// The node that asks.
@@ -81,7 +88,7 @@ pub(super) fn choose(pools: &[Pool], wanted: &Wanted, asking: Asking<'_>) -> Res
     let usable: Vec<&Pool> =
         candidates.iter().copied().filter(|pool| pool.spec.allows_use(wanted.purpose.word())).collect();
     if usable.is_empty() {
-        return Err(IpamError::NotForWorkloads { pools: titles(candidates) });
+        return Err(IpamError::NotForUse { pools: titles(candidates), users: wanted.purpose.users() });
     }
     let sized: Vec<&Pool> = usable.iter().copied().filter(|pool| has_usable_blocks(pool)).collect();
     if sized.is_empty() {
@@ -169,7 +176,7 @@ pub(super) fn for_address(pools: &[Pool], ip: IpAddr) -> Result<Pool, IpamError>
         pools: titles(enabled(pools, IpVersion::of(ip))),
     })?;
     if !pool.spec.allows_use("Workload") {
-        return Err(IpamError::NotForWorkloads { pools: title(pool) });
+        return Err(IpamError::NotForUse { pools: title(pool), users: Purpose::Workload.users() });
     }
     if !has_usable_blocks(pool) {
         return Err(IpamError::BadBlockSize { pools: title(pool) });

@@ -199,7 +199,7 @@ async fn a_tunnel_pool_is_refused_to_workloads_even_when_asked_for() {
         world.auto(&ipam).await.unwrap_err(),
         ipam.assign(ip("10.10.0.5"), None, &owner("h")).await.unwrap_err(),
     ] {
-        assert!(matches!(error, IpamError::NotForWorkloads { .. }), "{error}");
+        assert!(matches!(error, IpamError::NotForUse { users: "workloads", .. }), "{error}");
     }
 }
 
