@@ -6,11 +6,10 @@ use super::address::handle_prefix;
 use super::error::DriverError;
 use super::index::LocalEndpoint;
 use super::locks::Key;
-use super::plan::NETWORK_ANNOTATION;
 use super::pool::CREATED_BY_ANNOTATION;
 use crate::model::{
-    EndpointId, IpPoolSpec, NetworkId, ORCHESTRATOR, Resource, WorkloadEndpointSpec, endpoint_name,
-    endpoint_name_prefix, key, parse_endpoint_name,
+    EndpointId, IpPoolSpec, NETWORK_ANNOTATION, NetworkId, ORCHESTRATOR, Resource, WorkloadEndpointSpec,
+    endpoint_name, endpoint_name_prefix, key, parse_endpoint_name,
 };
 use crate::store::Txn;
 use std::collections::BTreeSet;

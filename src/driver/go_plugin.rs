@@ -6,15 +6,15 @@
 //! Only what an endpoint of this node has is touched. An address without handle and without endpoint may be of another
 //! node or an `--aux-address`, which nothing tells, so it is the administrator's to release.
 
+use super::Drivers;
 use super::error::{DriverError, refused};
 use super::index::{LocalEndpoint, Sandbox};
 use super::locks::Key;
 use super::pool_id::PoolId;
 use super::record::{IpamKind, NetworkRecord};
-use super::{Drivers, plan};
 use crate::model::{
-    IpPoolSpec, NetworkId, ORCHESTRATOR, ProfileSpec, Resource, WorkloadEndpointSpec, endpoint_name,
-    is_resource_name, key,
+    IpPoolSpec, NETWORK_ANNOTATION, NetworkId, ORCHESTRATOR, ProfileSpec, Resource, WorkloadEndpointSpec,
+    endpoint_name, is_resource_name, key,
 };
 use crate::store::{Store, Txn, retry, typed};
 use std::collections::BTreeSet;
@@ -156,7 +156,7 @@ impl Drivers {
         retry::on_conflict(|| async {
             let stored = typed::get::<Resource<WorkloadEndpointSpec>>(&*self.store, &key).await?;
             let Some(mut stored) = stored else { return Ok(()) };
-            stored.value.metadata.annotate(plan::NETWORK_ANNOTATION, network.as_str());
+            stored.value.metadata.annotate(NETWORK_ANNOTATION, network.as_str());
             let value = typed::encode(&key, &stored.value)?;
             self.store.commit(Txn::new().update(&key, stored.revision, value)).await?;
             Ok(())

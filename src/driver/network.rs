@@ -9,7 +9,7 @@ use super::pool_id::PoolId;
 use super::record::{IpamKind, NetworkPool, NetworkRecord};
 use super::{Drivers, is_own_address_space, new_metadata, plan, profile};
 use crate::ipam::NETWORK_ATTRIBUTE;
-use crate::model::{Cidr, IpPoolSpec, NetworkId, Resource, key};
+use crate::model::{Cidr, IpPoolSpec, NETWORK_ANNOTATION, NetworkId, Resource, key};
 use crate::net::workload_mtu;
 use crate::protocol::{CreateNetwork, IpamData, NetworkRef};
 use crate::store::{StoreError, Txn, typed};
@@ -184,7 +184,7 @@ impl Drivers {
         for subnet in record.pools.iter().map(|pool| pool.subnet) {
             let name = docker_pool_name(&record.id, subnet);
             let mut metadata = new_metadata(&name);
-            metadata.annotate(plan::NETWORK_ANNOTATION, record.id.as_str());
+            metadata.annotate(NETWORK_ANNOTATION, record.id.as_str());
             let spec =
                 IpPoolSpec { disabled: true, nat_outgoing: !record.internal, ..IpPoolSpec::new(subnet) };
             let key = key::resource::<IpPoolSpec>(&name);

@@ -3,15 +3,13 @@
 use super::index::LocalEndpoint;
 use super::record::NetworkRecord;
 use crate::model::{
-    Cidr, EndpointId, EntityRule, IfaceName, IpVersion, MacAddress, NetworkId, NodeName, ORCHESTRATOR,
-    ObjectMeta, ProfileSpec, Resource, Rule, WorkloadEndpointSpec, endpoint_name,
+    Cidr, EndpointId, EntityRule, IfaceName, IpVersion, MacAddress, NETWORK_ANNOTATION, NetworkId, NodeName,
+    ORCHESTRATOR, ObjectMeta, ProfileSpec, Resource, Rule, WorkloadEndpointSpec, endpoint_name,
 };
 use crate::protocol::{InterfaceName, JoinAnswer, RouteType, StaticRoute};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Annotation of a WorkloadEndpoint: the Docker network that it is in.
-pub(super) const NETWORK_ANNOTATION: &str = "org.projectcalico.docker.network";
 /// Prefix of the label by which the endpoints of one network know each other.
 const NETWORK_LABEL_PREFIX: &str = "network.projectcalico.org/";
 /// A label's name has at most 63 characters, an ID of Docker's has 64 digits.

@@ -3,8 +3,8 @@
 use super::block::{Block, BlockError};
 use super::pools::Pool;
 use crate::model::{
-    AffinityState, AllocationBlock, BlockAffinity, Cidr, HandleId, IpPoolSpec, IpamHandle, Kind, NodeName,
-    NodeSpec, Resource, WorkloadEndpointSpec, key,
+    AffinityState, AllocationBlock, BlockAffinity, Cidr, HandleId, IpPoolSpec, IpamHandle, Kind,
+    NETWORK_ANNOTATION, NodeName, NodeSpec, Resource, WorkloadEndpointSpec, key,
 };
 use crate::store::Entry;
 use serde::de::DeserializeOwned;
@@ -12,8 +12,6 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// Annotation of a pool whose addresses Docker's own IPAM hands out: nothing of it stands in blocks.
-const DOCKER_NETWORK: &str = "org.projectcalico.docker.network";
 /// The addresses of a Node's own devices, as paths in its spec (datamodel 1.4).
 const TUNNELS: [&str; 5] = [
     "/bgp/ipv4IPIPTunnelAddr",
@@ -36,7 +34,7 @@ pub struct User {
 #[derive(Debug, Clone)]
 pub(super) struct PoolFact {
     pub(super) cidr: Cidr,
-    /// Docker's own IPAM hands its addresses out.
+    /// Docker's own IPAM hands its addresses out: nothing of it stands in blocks.
     pub(super) dockers: bool,
 }
 
@@ -89,7 +87,7 @@ impl Facts {
             }
         } else if key.starts_with(&key::resources::<IpPoolSpec>()) {
             if let Some(pool) = self.read::<Pool>(entry) {
-                let dockers = pool.spec.disabled && pool.metadata.annotation(DOCKER_NETWORK).is_some();
+                let dockers = pool.spec.disabled && pool.metadata.annotation(NETWORK_ANNOTATION).is_some();
                 self.pools.push(PoolFact { cidr: pool.spec.cidr, dockers });
             }
         } else if key.starts_with(&key::resources::<WorkloadEndpointSpec>()) {

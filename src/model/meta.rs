@@ -8,6 +8,10 @@ use std::fmt::Debug;
 /// The API group and version of every v3 resource.
 const API_VERSION: &str = "projectcalico.org/v3";
 
+/// Annotation of this plugin's own: the Docker network that a WorkloadEndpoint is in, or that a pool of a prefix of Docker's
+/// own IPAM is of.
+pub const NETWORK_ANNOTATION: &str = "org.projectcalico.docker.network";
+
 /// A spec type's place among Calico's resources.
 pub trait Kind {
     /// `kind` in the JSON, e.g. `IPPool`.

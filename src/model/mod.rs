@@ -46,7 +46,7 @@ pub use handle::IpamHandle;
 pub use host_endpoint::{EndpointPort, HostEndpointSpec};
 pub use id::{EndpointId, HandleId, IdError, IfaceName, MacAddress, NetworkId, NodeName, is_resource_name};
 pub use ipam_config::IpamConfig;
-pub use meta::{Kind, ObjectMeta, Resource};
+pub use meta::{Kind, NETWORK_ANNOTATION, ObjectMeta, Resource};
 pub use network_set::{GlobalNetworkSetSpec, NetworkSetSpec};
 pub use node::{NodeAddress, NodeBgpSpec, NodeSpec};
 pub use policy::{GlobalNetworkPolicySpec, NetworkPolicySpec};

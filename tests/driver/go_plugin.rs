@@ -57,6 +57,14 @@ async fn as_the_go_plugin_left_it(world: &World, networks: &[&str]) {
     world.store.inner().commit(txn).await.unwrap();
 }
 
+/// A network on that pool, with a running container.
+async fn lived_in(world: &World) -> (Network, Endpoint) {
+    let engine = Engine::new(world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let endpoint = engine.run(&network).await.unwrap();
+    (network, endpoint)
+}
+
 fn calls(network: &str, endpoint: &crate::engine::Endpoint) -> (CreateNetwork, CreateEndpoint) {
     let network = json!({"NetworkID": network, "Options": {"com.docker.network.generic": {}}, "IPv6Data": [],
         "IPv4Data": [{"AddressSpace": "CalicoGlobalAddressSpace", "Pool": "10.9.0.0/24", "Gateway": "0.0.0.0/0"}]});
@@ -96,12 +104,7 @@ async fn addresses_are_requested_and_released_by_the_name_of_a_pool_and_refused_
 #[tokio::test]
 async fn its_network_its_profile_and_its_living_endpoint_are_taken_over_and_given_back() {
     let mut world = World::new().await;
-    let (network, endpoint) = {
-        let engine = Engine::new(&world);
-        let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
-        let endpoint = engine.run(&network).await.unwrap();
-        (network, endpoint)
-    };
+    let (network, endpoint) = lived_in(&world).await;
     as_the_go_plugin_left_it(&world, &[&network.id]).await;
     world.restart().await;
     let (create_network, create_endpoint) = calls(&network.id, &endpoint);
@@ -147,16 +150,8 @@ async fn profile_names(world: &World) -> Vec<String> {
 async fn two_of_its_networks_on_one_pool_keep_the_pools_profile_and_a_new_one_gets_its_own() {
     let mut world = World::new().await;
     let pool = "docker-10-9-0-0-24";
-    let (networks, endpoints): (Vec<Network>, Vec<Endpoint>) = {
-        let engine = Engine::new(&world);
-        let (mut networks, mut endpoints) = (vec![], vec![]);
-        for _ in 0..2 {
-            let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
-            endpoints.push(engine.run(&network).await.unwrap());
-            networks.push(network);
-        }
-        (networks, endpoints)
-    };
+    let both = [lived_in(&world).await, lived_in(&world).await];
+    let (networks, endpoints): (Vec<Network>, Vec<Endpoint>) = both.into_iter().unzip();
     let ids: Vec<&str> = networks.iter().map(|network| network.id.as_str()).collect();
     as_the_go_plugin_left_it(&world, &ids).await;
     world.restart().await;
@@ -198,12 +193,7 @@ async fn two_of_its_networks_on_one_pool_keep_the_pools_profile_and_a_new_one_ge
 #[tokio::test]
 async fn its_dead_endpoint_is_collected_and_an_address_of_nobody_known_is_left() {
     let mut world = World::new().await;
-    let (network, endpoint) = {
-        let engine = Engine::new(&world);
-        let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
-        let endpoint = engine.run(&network).await.unwrap();
-        (network, endpoint)
-    };
+    let (network, endpoint) = lived_in(&world).await;
     as_the_go_plugin_left_it(&world, &[&network.id]).await;
     // Another node's Go plugin has one in the same block.
     let block = only_key(&world, "/calico/ipam/v2/assignment/ipv4/block/").await;
