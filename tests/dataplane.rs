@@ -337,6 +337,114 @@ fn all_pairs() {
     }
 }
 
+/// Rules of engine 29 with `firewall-backend: nftables`, in the order and at the priorities of its own: for docker0, a
+/// bridge with NAT, and d1, of which port 81 is published as 8081 of the host. It leaves FORWARD of iptables alone
+/// (moby `daemon/libnetwork/drivers/bridge/internal/nftabler`).
+fn docker_29_nftables() {
+    for (family, place, prefix) in [("ip", 0, "172.17.0.0/16"), ("ip6", 1, "fd17::/64")] {
+        let (container, loopback) = (D1[place], ["127.0.0.0/8", "::1"][place]);
+        let target = address(container, 81);
+        let script = format!(
+            "table {family} docker-bridges {{
+              map to-bridge {{ type ifname : verdict; elements = {{ docker0 : jump into-docker0 }} }}
+              map from-bridge {{ type ifname : verdict; elements = {{ docker0 : jump out-of-docker0 }} }}
+              map sent-from {{ type ifname : verdict; elements = {{ docker0 : jump masquerade-docker0 }} }}
+              chain into-docker0 {{
+                ct state established,related counter accept
+                iifname docker0 counter accept
+                {family} daddr {container} tcp dport 81 counter accept
+                counter drop
+              }}
+              chain out-of-docker0 {{ ct state established,related counter accept; counter accept; }}
+              chain masquerade-docker0 {{ oifname != docker0 {family} saddr {prefix} counter masquerade; }}
+              chain ports {{ iifname != docker0 tcp dport 8081 counter dnat to {target}; }}
+              chain forward {{
+                type filter hook forward priority filter; policy accept;
+                oifname vmap @to-bridge
+                iifname vmap @from-bridge
+              }}
+              chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; iifname vmap @sent-from; }}
+              chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; fib daddr type local counter jump ports; }}
+              chain output {{
+                type nat hook output priority -100; policy accept;
+                {family} daddr != {loopback} fib daddr type local counter jump ports
+              }}
+              chain raw {{
+                type filter hook prerouting priority raw; policy accept;
+                {family} daddr {container} iifname != docker0 counter drop
+              }}
+            }}"
+        );
+        std::fs::write("/run/docker.nft", script).unwrap();
+        run("nft -f /run/docker.nft");
+    }
+}
+
+#[test]
+fn packets_pass_an_engine_with_the_nftables_backend_and_its_bridge_stays_closed() {
+    isolated("packets_pass_an_engine_with_the_nftables_backend_and_its_bridge_stays_closed", || {
+        topology();
+        docker_29_nftables();
+        let before = run("nft -s list table ip docker-bridges; nft -s list table ip6 docker-bridges");
+        let lab = Lab::start(options());
+        for (from, to, open) in [
+            ("c1", C2, true),
+            ("c2", C1, true),
+            ("c1", EXT, true),
+            ("ext", C1, true),
+            ("host", C1, true),
+            ("d1", C1, true),
+            ("d1", EXT, true),
+            ("c1", D1, false),
+            ("ext", D1, false),
+            ("host", D1, true),
+        ] {
+            reaches(from, to, open);
+        }
+        // Docker's bridge: a published port by the host's address, for everybody; and under which address it calls ours.
+        let ports = [map(None, 8080, address(C1[0], PORT)), map(Some("::"), 8080, address(C1[1], PORT))];
+        lab.block(lab.dataplane.publish_ports(&iface("cali1"), &ports)).unwrap();
+        for (family, host) in HOST.into_iter().enumerate() {
+            assert_eq!(ask("c1", D1[family], 81), None, "Docker lets nobody past its published port");
+            assert!(ask("c1", host, 8081).is_some() && ask("ext", host, 8081).is_some());
+            // Ours: clients are seen as who they are, but for Docker's, which it masquerades.
+            assert_eq!(ask("ext", host, 8080).as_deref(), Some(EXT[family]));
+            assert_eq!(ask("c2", host, 8080).as_deref(), Some(C2[family]));
+            for from in ["host", "c1", "d1"] {
+                assert!(ask(from, host, 8080).is_some(), "{from} to {host}");
+            }
+            // natOutgoing.
+            assert_eq!(ask("c1", EXT[family], PORT).as_deref(), Some(HOST[family]));
+            assert_eq!(ask("c1", C2[family], PORT).as_deref(), Some(C1[family]));
+        }
+        assert!(ask("host", "127.0.0.1", 8080).is_some());
+        // The engine had the other backend before, and its FORWARD drops: ours pass, and Docker's own do not get out.
+        if have("iptables-nft", "iptables") {
+            run("iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP");
+            lab.eventually("FORWARD lets ours pass", || {
+                ask("c1", C2[0], PORT).is_some() && ask("c1", C2[1], PORT).is_some()
+            });
+            reaches("ext", C1, true);
+            reaches("c1", EXT, true);
+            reaches("d1", EXT, false);
+            reaches("d1", C1, false);
+            run("iptables-nft -P FORWARD ACCEPT; ip6tables-nft -P FORWARD ACCEPT");
+            reaches("d1", C1, true);
+        }
+        // What is closed here stays closed whatever Docker accepts.
+        lab.block(lab.dataplane.remove_endpoint(&iface("cali2"))).unwrap();
+        for ip in C2 {
+            for from in ["c1", "d1", "ext"] {
+                assert!(ask(from, ip, PORT).is_none(), "{from} to {ip}");
+            }
+        }
+        lab.block(lab.dataplane.resync()).unwrap();
+        assert_eq!(lab.repairs(), 1, "only the first time, when there was no table");
+        let after = run("nft -s list table ip docker-bridges; nft -s list table ip6 docker-bridges");
+        assert_eq!(before, after, "Docker's tables are its own");
+    });
+}
+
 fn forward_drop(flavour: &str, docker: fn(&str, &str, &str)) {
     let (v4, v6) = (format!("iptables-{flavour}"), format!("ip6tables-{flavour}"));
     topology();
