@@ -1,8 +1,8 @@
 //! What this host offers: the interface of the node's address, the VXLAN devices, and which routes are ours. Pure.
 
 use super::parse;
-use super::resolve::device_name;
-use super::view::{Face, View};
+use super::resolve::{device_name, no_ipip};
+use super::view::{Encap, Face, Pool, View};
 use crate::model::{Cidr, IpVersion};
 use crate::net::{HostAddress, HostRoute, Link, ROUTE_PROTOCOL, RouteKind, VxlanDevice};
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ fn of<T>(pair: &[T; 2], version: IpVersion) -> &T {
 impl HostView {
     /// What links and addresses make of it; also what is wrong.
     pub(super) fn look(view: &View, links: &[Link], addresses: &[HostAddress]) -> (Self, Vec<String>) {
-        let mut problems = Vec::new();
+        let mut problems = without_ipip(view);
         let own = view.nodes.get(&view.me);
         let uplinks = VERSIONS.map(|version| {
             let face = own.map(|node| node.face(version)).copied().unwrap_or_default();
@@ -93,6 +93,15 @@ impl HostView {
         let known = |face: &Face| face.address.is_some_and(|known| known.ip == address);
         faces.into_iter().any(known) || VERSIONS.iter().any(|version| self.tunnel(*version) == Some(index))
     }
+}
+
+/// What is wrong with pools of which everything goes through IPIP, as soon as there is another node: before one has a block
+/// of them, too.
+fn without_ipip(view: &View) -> Vec<String> {
+    let alone = view.nodes.keys().all(|name| *name == view.me);
+    let always = |pool: &Pool| matches!(pool.encap, Encap::Ipip { cross_subnet: false });
+    let pools = view.pools.iter().filter(|(_, pool)| !alone && always(pool));
+    pools.map(|(title, pool)| no_ipip(title, pool)).collect()
 }
 
 /// The VXLAN device of a version as it should be; `None` if no pool asks for one or something for it is missing. Also

@@ -203,7 +203,8 @@ impl Situation<'_> {
     }
 }
 
-fn no_ipip(title: &str, pool: &Pool) -> String {
+/// What is wrong with a pool whose traffic is to go through IPIP.
+pub(super) fn no_ipip(title: &str, pool: &Pool) -> String {
     format!(
         "pool {title} ({}) has an ipipMode, and this plugin does no IPIP: set ipipMode Never and vxlanMode Always or \
          CrossSubnet",

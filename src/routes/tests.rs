@@ -132,6 +132,20 @@ fn the_mode_of_the_pool_says_how_a_block_is_reached() {
 }
 
 #[test]
+fn a_pool_of_ipip_is_told_before_another_node_has_a_block_of_it() {
+    let mut view = View::new("me");
+    let said = |view: &View| HostView::look(view, &[], &[]).1;
+    put(&mut view, "ippools", "pool", json!({"cidr": "10.65.0.0/16", "ipipMode": "Always"}));
+    put(&mut view, "ippools", "near", json!({"cidr": "10.66.0.0/16", "ipipMode": "CrossSubnet"}));
+    put(&mut view, "nodes", "me", json!({}));
+    assert_eq!(said(&view), Vec::<String>::new());
+    put(&mut view, "nodes", "other", json!({"bgp": {"ipv4Address": "192.0.2.2/24"}}));
+    let sentence = "pool pool (10.65.0.0/16) has an ipipMode, and this plugin does no IPIP: set ipipMode Never and \
+                    vxlanMode Always or CrossSubnet";
+    assert_eq!(said(&view), [sentence]);
+}
+
+#[test]
 fn what_is_missing_or_claimed_twice_is_said_in_one_sentence() {
     let (mut view, host) = view(json!({"cidr": "10.65.0.0/16", "vxlanMode": "Always"}));
     let said = |view: &View| texts(view, &host).1.join("; ");
