@@ -1,14 +1,13 @@
 //! Differences between what is desired and what is there, as batches. Pure.
 
 use super::render::Entries;
-use crate::nft::{Batch, Chain, Data, Element, ElementKey, Op, SetContents, SetData, Table, TableId};
+use crate::nft::{Batch, Chain, Data, Element, ElementKey, Expr, Op, SetContents, SetData, Table, TableId};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// Elements in one transaction, so that the kernel is done with it long before the deadline also on a busy host: some
 /// 50 ms on an idle one.
 pub(super) const MOST_ELEMENTS: usize = 20_000;
-/// Sets that are no larger are filled when a very large table is made.
-const SMALL_SET: usize = 1000;
 
 type Elements = BTreeMap<ElementKey, Option<Data>>;
 
@@ -162,37 +161,44 @@ impl Repair {
     }
 }
 
-/// Makes the table anew. One that is too large for a transaction is made without what leads to endpoints and without
-/// large sets: until these are filled, the endpoints are closed.
+/// Makes the table anew, whatever stands there now: it is added (so that it exists), deleted and made. What is too large
+/// for one transaction goes in several ([`Batch::split`]), in an order in which that is no hole: the hooks and their
+/// rules are there with the first, and what leads to the endpoints' chains comes with the last. In between endpoints are
+/// closed.
 pub(super) fn replaced(id: &TableId, desired: &Table, finding: String) -> Repair {
-    let size: usize = desired.sets.values().map(|contents| contents.elements.len()).sum();
-    let again = size > MOST_ELEMENTS;
-    let batch = if again { replacement(id, &hollow(desired)) } else { replacement(id, desired) };
-    Repair { batch, findings: vec![finding], again }
-}
-
-fn hollow(desired: &Table) -> Table {
-    let mut table = desired.clone();
-    for contents in table.sets.values_mut() {
-        if contents.set.data == SetData::Verdict || contents.elements.len() > SMALL_SET {
-            contents.elements.clear();
-        }
-    }
-    table
-}
-
-/// The batch that makes the table right whatever stands there now: it is added (so that it exists), deleted and made.
-fn replacement(id: &TableId, desired: &Table) -> Batch {
+    let add_set = |contents: &SetContents| Op::AddSet(contents.set.clone());
+    let rules: Vec<Op> = desired.rules.values().flatten().cloned().map(Op::AddRule).collect();
     let mut batch = Batch::new(id.clone());
     batch.ops = vec![Op::AddTable, Op::DeleteTable, Op::AddTable];
-    batch.ops.extend(desired.sets.values().map(|contents| Op::AddSet(contents.set.clone())));
-    // Chains that nobody calls first: rules and verdicts refer to chains, and hooks go live with their rules.
+    batch.ops.extend(most_asked_first(desired.sets.values().map(add_set).collect(), &rules));
     batch.ops.extend(desired.chains.values().map(|chain| Op::AddChain(chain.clone())));
-    for (name, contents) in &desired.sets {
+    batch.ops.extend(rules);
+    // Small sets are in the first transaction, so that what does not depend on endpoints' policy is whole at once.
+    let mut contents: Vec<(&String, &SetContents)> = desired.sets.iter().collect();
+    contents.sort_by_key(|(_, it)| (it.set.data == SetData::Verdict, it.elements.len()));
+    for (name, contents) in contents {
         set_delta(&mut batch, name, &Elements::new(), &contents.elements);
     }
-    batch.ops.extend(desired.rules.values().flatten().map(|rule| Op::AddRule(rule.clone())));
-    batch
+    Repair { batch, findings: vec![finding], again: false }
+}
+
+/// Brings operations on new sets into an order that is cheap for the kernel: it finds a set by comparing names, from the
+/// oldest set on (`nft_set_lookup` in `net/netfilter/nf_tables_api.c`), for each rule that asks for one. So the sets
+/// that most of these rules ask for are added first; then comes all else, in its order.
+pub(super) fn most_asked_first(ops: Vec<Op>, rules: &[Op]) -> Vec<Op> {
+    let mut asked: BTreeMap<&str, usize> = BTreeMap::new();
+    let rules = rules.iter().filter_map(|op| if let Op::AddRule(rule) = op { Some(rule) } else { None });
+    for set in rules.flat_map(|rule| &rule.exprs).filter_map(Expr::set) {
+        *asked.entry(set).or_default() += 1;
+    }
+    let (mut sets, others): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(|op| matches!(op, Op::AddSet(_)));
+    let often = |op: &Op| match op {
+        Op::AddSet(set) => asked.get(set.name.as_str()).copied().unwrap_or_default(),
+        _ => 0,
+    };
+    sets.sort_by_key(|op| Reverse(often(op)));
+    sets.extend(others);
+    sets
 }
 
 #[cfg(test)]

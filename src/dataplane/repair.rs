@@ -79,8 +79,7 @@ impl Worker {
                 false => self.repair_once(want, &mut findings).await,
             };
             match outcome {
-                Ok(true) => return Ok(findings),
-                Ok(false) => blindly = false,
+                Ok(()) => return Ok(findings),
                 Err((batch, error)) if self.set_apart(&batch, &error) => {}
                 Err((_, error @ NftError::Refused { .. })) if !blindly => {
                     log::info!("{error}; replacing the whole table");
@@ -102,22 +101,22 @@ impl Worker {
         self.desired.policy.refuse(batch, *index, &error.to_string(), self.options.marks)
     }
 
-    /// Says whether all is right. An error comes with the batch that it is about.
+    /// An error comes with the batch that it is about.
     async fn repair_once(
         &mut self,
         want: fn(&Self) -> Table,
         findings: &mut Vec<String>,
-    ) -> Result<bool, (Batch, NftError)> {
+    ) -> Result<(), (Batch, NftError)> {
         let id = render::table_id();
         let none = |error| (Batch::new(render::table_id()), error);
         let desired = want(self);
         for _ in 0..ATTEMPTS {
             let (actual, generation) = self.socket().map_err(none)?.dump(&id).await.map_err(none)?;
-            let Some(repair) = delta::repair(&id, &desired, actual.as_ref()) else { return Ok(true) };
+            let Some(repair) = delta::repair(&id, &desired, actual.as_ref()) else { return Ok(()) };
             let again = repair.again;
             match self.carry_out(repair, Some(generation), findings).await {
                 Ok(()) if again => {}
-                Ok(()) => return Ok(true),
+                Ok(()) => return Ok(()),
                 Err((_, NftError::Stale)) => {}
                 Err((batch, error)) => return Err((batch, error)),
             }
@@ -125,18 +124,15 @@ impl Worker {
         self.replace(want, "it changed faster than it could be compared", findings).await
     }
 
-    /// Makes the table anew, whatever stands there. Says whether all is right, which for a very large one is not yet.
+    /// Makes the table anew, whatever stands there.
     async fn replace(
         &mut self,
         want: fn(&Self) -> Table,
         why: &str,
         findings: &mut Vec<String>,
-    ) -> Result<bool, (Batch, NftError)> {
-        let desired = want(self);
-        let repair = delta::replaced(&render::table_id(), &desired, why.to_owned());
-        let whole = !repair.again;
-        self.carry_out(repair, None, findings).await?;
-        Ok(whole)
+    ) -> Result<(), (Batch, NftError)> {
+        let repair = delta::replaced(&render::table_id(), &want(self), why.to_owned());
+        self.carry_out(repair, None, findings).await
     }
 
     /// Commits a repair, in pieces if it is large. With a generation only if nobody else has changed the ruleset since.

@@ -43,10 +43,17 @@ impl Writer {
         self.raw(kind, &value);
     }
 
+    /// A list of attributes. As in [`Writer::raw`], one that is too long for its length is cut to nothing.
     pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
-        let mut inner = Self::default();
-        fill(&mut inner);
-        self.raw(kind | NESTED, &inner.bytes);
+        let start = self.bytes.len();
+        self.raw(kind | NESTED, &[]);
+        let inner = self.bytes.len();
+        fill(self);
+        let len = self.bytes.len() - start;
+        match (u16::try_from(len), self.bytes.get_mut(start..).and_then(<[u8]>::first_chunk_mut)) {
+            (Ok(len), Some(head)) => *head = len.to_ne_bytes(),
+            _ => self.bytes.truncate(inner),
+        }
     }
 }
 
@@ -125,6 +132,20 @@ mod tests {
         assert_eq!(reader.nested(2).unwrap().u32(1), Some(7));
         assert_eq!(reader.nested(2).unwrap().u64(2), Some(9));
         assert_eq!(reader.get(3), None);
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_for_its_length_is_cut_to_nothing() {
+        let written = |count| {
+            let mut writer = Writer::default();
+            writer.nest(1, |inner| (0..count).for_each(|_| inner.u32(1, 7)));
+            writer.u32(2, 9);
+            writer.into_bytes()
+        };
+        let (fits, long) = (written(8191), written(8192));
+        assert_eq!(Reader::new(&fits).nested(1).unwrap().count(), 8191);
+        assert_eq!(Reader::new(&long).nested(1).unwrap().count(), 0);
+        assert_eq!([fits, long].map(|bytes| Reader::new(&bytes).u32(2)), [Some(9); 2]);
     }
 
     #[test]

@@ -334,4 +334,15 @@ impl Expr {
             other => other,
         }
     }
+
+    /// The set or map that it asks.
+    #[must_use]
+    pub fn set(&self) -> Option<&str> {
+        match self {
+            Self::Lookup { set, .. }
+            | Self::MapLookup { map: set, .. }
+            | Self::VerdictLookup { map: set, .. } => Some(set),
+            _ => None,
+        }
+    }
 }

@@ -44,7 +44,7 @@ pub(in super::super) fn switch(desired: &mut Desired, changes: &Changes, marks: 
     let dispatch = delta::elements(&id, &before, &render::entries_of(desired, &interfaces)).ops;
     let Parts { sets, chains, rules, edits, emptied, dropped, dropped_sets, new_shapes, .. } = parts;
     let batch = |groups: Vec<Vec<Op>>| Batch { table: id.clone(), ops: groups.concat() };
-    let additions = batch(vec![sets, chains, rules]);
+    let additions = batch(vec![delta::most_asked_first(sets, &rules), chains, rules]);
     let visible = batch(vec![edits, dispatch, emptied, dropped, dropped_sets]);
     let apart = new_shapes || additions.elements_in() > delta::MOST_ELEMENTS;
     let batches =
