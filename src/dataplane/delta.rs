@@ -360,6 +360,40 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_table_that_goes_out_in_pieces_has_all_rules_at_once_and_opens_endpoints_last() {
+        let want = desired();
+        let repair = super::repair(&render::table_id(), &want, None).unwrap();
+        let pieces = repair.batch.split(2);
+        assert!(pieces.len() > 3, "{}", pieces.len());
+        let mut table = None;
+        for piece in &pieces {
+            table = commit(table, piece);
+            let there = table.as_ref().unwrap();
+            assert_eq!((&there.chains, &there.rules), (&want.chains, &want.rules));
+            let whole = |verdicts: bool| {
+                let mut sets =
+                    want.sets.iter().filter(|(_, it)| (it.set.data == SetData::Verdict) == verdicts);
+                sets.all(|(name, it)| there.sets[name].elements == it.elements)
+            };
+            let maps = there.sets.values().filter(|it| it.set.data == SetData::Verdict);
+            assert!(whole(false) || maps.into_iter().all(|it| it.elements.is_empty()));
+        }
+        assert_eq!(table.as_ref(), Some(&want));
+    }
+
+    #[test]
+    fn the_set_that_most_rules_ask_for_is_made_first() {
+        let set = |name: &str| {
+            Op::AddSet(Set { name: name.to_owned(), key: Vec::new(), data: SetData::None, interval: false })
+        };
+        let rule = |asks: &str| Op::AddRule(Rule::in_chain("c").oifname_in(asks));
+        let chain = || Op::AddChain(Chain { name: "c".to_owned(), base: None });
+        let rules = [rule("often"), rule("once"), rule("often")];
+        let ordered = most_asked_first(vec![chain(), set("never"), set("once"), set("often")], &rules);
+        assert_eq!(ordered, [set("often"), set("once"), set("never"), chain()]);
+    }
+
+    #[test]
     fn one_lost_element_costs_one_operation() {
         let (id, want) = (render::table_id(), desired());
         let mut actual = want.clone();
