@@ -3,7 +3,7 @@
 use super::Options;
 use super::desired::Desired;
 use super::nat::hairpin;
-use super::render::{FAMILIES, from_localhost, keep_off_localhost, table};
+use super::render::{FAMILIES, from_localhost, prerouting_beside, table};
 use crate::nft::Table;
 
 /// Chains that filter, with their hooks.
@@ -19,7 +19,7 @@ pub(super) fn unhooked(desired: &Desired, options: &Options) -> Table {
         table.rules.remove(chain);
     }
     let postrouting = FAMILIES.into_iter().map(hairpin).chain([from_localhost()]).collect();
-    table.rules.insert("raw-prerouting".to_owned(), vec![keep_off_localhost()]);
+    table.rules.insert("raw-prerouting".to_owned(), vec![prerouting_beside()]);
     table.rules.insert("postrouting".to_owned(), postrouting);
     table
 }

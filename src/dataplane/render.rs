@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | prerouting -300 | `raw-prerouting` | clears our mark bits; `rpf` drops spoofed sources ([`super::sources`]) |
 //! | prerouting -105, output -105 | `nat-prerouting`, `nat-output` | published ports |
-//! | forward -10 | `forward` | `wl-forward` asks the dispatch maps, `wl-accept` marks and accepts |
+//! | forward -10 | `forward` | `forward-from` and `forward-to` ask the dispatch maps, `wl-accept` marks and accepts |
 //! | input -10 | `input` | no VXLAN from strangers ([`super::tunnel`]); `wl-to-host` |
 //! | postrouting 110 | `postrouting` | masquerade |
 //!
@@ -266,7 +266,8 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
         ("postrouting", base(ChainKind::Nat, Hook::Postrouting, 110)),
         (sources::RPF, None),
         (sources::ALSO, None),
-        ("wl-forward", None),
+        ("forward-from", None),
+        ("forward-to", None),
         ("wl-accept", None),
         ("wl-to-host", None),
         ("from-dispatch", None),
@@ -294,14 +295,19 @@ fn prerouting(options: &Options) -> Vec<Rule> {
     let raw = || Rule::in_chain("raw-prerouting");
     vec![
         raw().set_mark(options.marks.both(), 0),
-        keep_off_localhost(),
         raw().iifname(CALI).jump(sources::RPF),
+        keep_off_localhost(Rule::in_chain(sources::RPF)),
     ]
 }
 
-pub(super) fn keep_off_localhost() -> Rule {
-    let to = Rule::in_chain("raw-prerouting").iifname(CALI).family(Family::Ip);
-    to.address(Family::Ip, false, localhost()).drop_because("localhost of the host")
+/// For packets that came from an endpoint.
+fn keep_off_localhost(rule: Rule) -> Rule {
+    rule.family(Family::Ip).address(Family::Ip, false, localhost()).drop_because("localhost of the host")
+}
+
+/// All that prerouting does beside Felix.
+pub(super) fn prerouting_beside() -> Rule {
+    keep_off_localhost(Rule::in_chain("raw-prerouting").iifname(CALI))
 }
 
 /// Ports of one address of the host come before ports of all its addresses. From elsewhere nothing for 127.0.0.0/8
@@ -332,23 +338,23 @@ fn published() -> Vec<Rule> {
 /// that leads to a new shape whose rules it does not see yet.
 fn forward(options: &Options) -> Vec<Rule> {
     let forward = || Rule::in_chain("forward");
-    let wl = || Rule::in_chain("wl-forward");
+    let (sent, received) = (|| Rule::in_chain("forward-from"), || Rule::in_chain("forward-to"));
     let accept = || Rule::in_chain("wl-accept");
     let (from, to) = (|| Rule::in_chain("from-dispatch"), || Rule::in_chain("to-dispatch"));
     let (unknown, undecided) = ("unknown workload interface", "no rule accepted");
     let marks = options.marks;
     vec![
-        forward().iifname(CALI).goto("wl-forward"),
-        forward().oifname(CALI).goto("wl-forward"),
-        wl().iifname(CALI).jump("from-dispatch"),
-        wl().iifname(CALI).unmarked(marks.accept).drop_because(undecided),
-        wl().oifname(CALI).jump("to-dispatch"),
-        wl().oifname(CALI).unmarked(marks.accept).drop_because(undecided),
-        wl().goto("wl-accept"),
-        accept().set_mark(marks.both(), 0),
-        accept().oifname_in(BRIDGES).accept(),
-        accept().set_mark(marks.pass, marks.accept),
-        accept().accept(),
+        forward().iifname(CALI).goto("forward-from"),
+        forward().oifname(CALI).goto("forward-to"),
+        sent().jump("from-dispatch"),
+        sent().unmarked(marks.accept).drop_because(undecided),
+        sent().oifname(CALI).goto("forward-to"),
+        sent().goto("wl-accept"),
+        received().jump("to-dispatch"),
+        received().unmarked(marks.accept).drop_because(undecided),
+        received().goto("wl-accept"),
+        accept().oifname_in(BRIDGES).set_mark(marks.both(), 0).accept(),
+        accept().set_mark(marks.both(), marks.accept).accept(),
         from().iifname_vmap(FROM_WL),
         from().drop_because(unknown),
         to().oifname_vmap(TO_WL),

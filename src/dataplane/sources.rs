@@ -39,16 +39,16 @@ pub(super) fn entries(desired: &Desired, iface: &IfaceName) -> Entries {
     entries
 }
 
-/// A probe for duplicate addresses has no source yet; kernels before 6 would drop it.
+/// A probe for duplicate addresses has no source yet; for kernels before 6 that is one without a route.
 pub(super) fn rules() -> Vec<Rule> {
     const NEIGHBOUR_SOLICIT: u8 = 135;
-    let (rpf, also) = (|| Rule::in_chain(RPF), || Rule::in_chain(ALSO));
+    let also = || Rule::in_chain(ALSO);
     let unspecified = (vec![0; 16], vec![0xff; 16]);
-    let probe = rpf().icmpv6(NEIGHBOUR_SOLICIT).address(Family::Ip6, true, unspecified);
+    let probe = also().icmpv6(NEIGHBOUR_SOLICIT).address(Family::Ip6, true, unspecified);
     let of_sibling = |family, set| also().family(family).iifname_and_source_in(family, set);
     vec![
+        Rule::in_chain(RPF).spoofed().goto(ALSO),
         probe.verdict(Verdict::Return),
-        rpf().spoofed().goto(ALSO),
         of_sibling(Family::Ip, ALSO4).verdict(Verdict::Return),
         of_sibling(Family::Ip6, ALSO6).verdict(Verdict::Return),
         also().drop_because("RPF"),
