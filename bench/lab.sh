@@ -2,12 +2,11 @@
 # Measures the plugin between hosts, in a lab (tools/lab.sh), against Docker's overlay and against the hosts themselves, and prints
 # tables. Turns alternate, so what other programs do to the machine hits all kinds alike: read the ratios.
 #
-#   lab.sh [ROUNDS]      default 5 rounds of each
+#   lab.sh [ROUNDS]      default 5 rounds of traffic, of three turns each, and half as many of all else
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"
 top=$(cd "$(dirname "$0")/.." && pwd)
 rounds=${1:-5}
-seconds=2
 tasks=30
 plugin=calico:latest
 image=busybox:local
@@ -63,7 +62,7 @@ done
 
 address() { lab docker "$1" inspect -f "{{.NetworkSettings.Networks.$2.IPAddress}}" "${3:-$2}"; }
 # Runs a command in the network of a kind's container on a host, or of the host itself.
-in_network() {
+on_host() {
     local host=$1 kind=$2
     shift 2
     if [ "$kind" = host ]; then lab in "$host" "$@"; return; fi
@@ -72,23 +71,21 @@ in_network() {
 
 # --- throughput and round trips, h1 to h2 ---
 
+in_network() {
+    case $1 in
+    from) on_host h1 "${@:2}" ;;
+    to) on_host h2 "${@:2}" ;;
+    esac
+}
+. "$top/bench/traffic.sh"
 kinds=(host direct vxlan overlay)
 declare -A target
 for kind in "${kinds[@]}"; do
     if [ "$kind" = host ]; then target[host]=$(lab address h2); else target[$kind]=$(address h2 "$kind"); fi
-    in_network h2 "$kind" qperf >/dev/null 2>&1 9>&- &
-    disown # it ends with the host
-    until in_network h1 "$kind" timeout 5 qperf --time 1 --wait_server 4 "${target[$kind]}" tcp_lat >/dev/null; do :; done
+    listen "$kind" "${target[$kind]}"
 done
-# qperf's numbers without units: bytes a second, and nanoseconds for half a round trip.
-measure() {
-    in_network h1 "$1" timeout 30 qperf --time "$seconds" --unify_units "${target[$1]}" "$2" | awk '/ = / { print $3 }'
-}
-for ((round = 0; round < rounds; round++)); do
-    for kind in "${kinds[@]}"; do
-        measure "$kind" tcp_bw >>"$work/bw-$kind"
-        measure "$kind" tcp_lat >>"$work/lat-$kind"
-    done
+for ((round = 0; round < 3 * rounds; round++)); do
+    for kind in "${kinds[@]}"; do turn "$kind" "${target[$kind]}"; done
 done
 
 # --- from service create to all tasks reachable from all hosts ---
@@ -126,7 +123,7 @@ joins() {
     begin=$(now)
     to=$(address h4 "$kind")
     for host in "${hosts[@]}"; do
-        in_network "$host" "$kind" busybox sh -c 'until busybox ping -q -c 1 -W 1 "$0" >/dev/null 2>&1; do :; done' "$to" & pids+=($!)
+        on_host "$host" "$kind" busybox sh -c 'until busybox ping -q -c 1 -W 1 "$0" >/dev/null 2>&1; do :; done' "$to" & pids+=($!)
     done
     wait "${pids[@]}"
     echo $((($(now) - begin) / 1000)) >>"$work/join-$kind"
@@ -136,18 +133,12 @@ for kind in overlay direct vxlan; do joins "$kind"; done
 
 # --- the tables ---
 
-ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
 echo
-echo "engine $(lab docker h1 version --format '{{.Server.Version}}'), kernel $(uname -r | cut -d- -f1), $(nproc) cores, medians of $rounds"
+echo "engine $(lab docker h1 version --format '{{.Server.Version}}'), kernel $(uname -r | cut -d- -f1), $(nproc) cores, best of $((3 * rounds)) turns, medians of the rest"
 echo
 echo "| h1 to h2 | TCP throughput | to host to host | to overlay | round trip | to host to host | to overlay |"
 echo "|---|---|---|---|---|---|---|"
-declare -A bw lat
-for kind in "${kinds[@]}"; do bw[$kind]=$(median "$work/bw-$kind") lat[$kind]=$(median "$work/lat-$kind"); done
-for kind in "${kinds[@]}"; do
-    awk -v k="$kind" -v b="${bw[$kind]}" -v l="${lat[$kind]}" -v bh="${bw[host]}" -v lh="${lat[host]}" -v bo="${bw[overlay]}" -v lo="${lat[overlay]}" \
-        'BEGIN { printf "| %s | %.0f MB/s | %.2f | %.2f | %.0f us | %.2f | %.2f |\n", k, b / 1e6, b / bh, b / bo, l / 500, l / lh, l / lo }'
-done
+for kind in "${kinds[@]}"; do traffic_row "$kind" host overlay; done
 echo
 echo "| time | overlay | direct | vxlan | direct / overlay |"
 echo "|---|---|---|---|---|"

@@ -2,13 +2,14 @@
 # Measures the plugin against its peers in one run, on a private engine, and prints a table. What other programs do to the machine
 # meanwhile hits all kinds alike: their turns alternate, so read the ratios, not the milliseconds.
 #
-#   run.sh [ROUNDS]      default 30 rounds of single starts and 5 rounds of 20 at once
+#   run.sh [ROUNDS]      default 30 rounds of single starts, 5 rounds of 20 at once, and 15 turns of traffic
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"
 top=$(cd "$(dirname "$0")/.." && pwd)
 rounds=${1:-30}
 at_once=20
 bursts=5
+turns=15
 plugin=calico:latest
 image=calico-bench:busybox
 kinds=(none bridge calico)
@@ -111,9 +112,30 @@ for ((burst = 0; burst < bursts; burst++)); do
     done
 done
 
-# --- the table ---
+# --- throughput and round trips between two containers of one kind ---
 
-ratio() { awk -v one="$1" -v other="$2" 'BEGIN { printf "%.2f", one / other }'; }
+in_network() {
+    local end=$1 kind=$2
+    shift 2
+    on_host nsenter --target "$(docker inspect -f '{{.State.Pid}}' "$kind-$end")" --net "$@"
+}
+. "$top/bench/traffic.sh"
+declare -A target
+for kind in bridge calico; do
+    for end in from to; do
+        create "$kind" "$kind-$end"
+        docker start "$kind-$end" >/dev/null
+    done
+    target[$kind]=$(docker inspect -f "{{(index .NetworkSettings.Networks \"bench-$kind\").IPAddress}}" "$kind-to")
+    listen "$kind" "${target[$kind]}"
+done
+for ((number = 0; number < turns; number++)); do
+    for kind in bridge calico; do turn "$kind" "${target[$kind]}"; done
+done
+bridged=$(on_host cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null || echo 0)
+
+# --- the tables ---
+
 row() {
     local none bridge calico
     none=$(median "$work/$2-none") bridge=$(median "$work/$2-bridge") calico=$(median "$work/$2-calico")
@@ -128,6 +150,12 @@ echo "|---|---|---|---|---|---|"
 row "one at a time ($rounds)" one
 row "$at_once at once, each ($((at_once * bursts)))" many
 row "$at_once at once, all ($bursts)" all
+echo
+echo "| two containers of one host, best of $turns | TCP throughput | to bridge | round trip | to bridge |"
+echo "|---|---|---|---|---|"
+for kind in bridge calico; do traffic_row "$kind" bridge; done
+echo
+echo "Frames of a bridge are shown to iptables (bridge-nf-call-iptables): $bridged"
 echo
 echo "| figure | value | target |"
 echo "|---|---|---|"
