@@ -41,6 +41,8 @@ pub(super) struct Repair {
     pub(super) findings: Vec<String>,
     /// Whether this only prepares: then the table is to be compared again.
     pub(super) again: bool,
+    /// Whether this makes the whole table.
+    pub(super) anew: bool,
 }
 
 /// Compares a table with how it should be. `None` if nothing is to be done.
@@ -58,7 +60,8 @@ pub(super) fn repair(id: &TableId, desired: &Table, actual: Option<&Table>) -> O
     if let Some(finding) = conflict(desired, actual) {
         return Some(replaced(id, desired, finding));
     }
-    let mut repair = Repair { batch: Batch::new(id.clone()), findings: Vec::new(), again: false };
+    let mut repair =
+        Repair { batch: Batch::new(id.clone()), findings: Vec::new(), again: false, anew: false };
     repair.add_missing(desired, actual);
     if !repair.findings.is_empty() {
         repair.again = true;
@@ -179,7 +182,7 @@ pub(super) fn replaced(id: &TableId, desired: &Table, finding: String) -> Repair
     for (name, contents) in contents {
         set_delta(&mut batch, name, &Elements::new(), &contents.elements);
     }
-    Repair { batch, findings: vec![finding], again: false }
+    Repair { batch, findings: vec![finding], again: false, anew: true }
 }
 
 /// Brings operations on new sets into an order that is cheap for the kernel: it finds a set by comparing names, from the

@@ -136,27 +136,34 @@ impl Worker {
     }
 
     /// Commits a repair, in pieces if it is large. With a generation only if nobody else has changed the ruleset since.
+    ///
+    /// While the whole table is made, nobody listens: the kernel would tell of each object in a message of its own, which
+    /// takes a sixth of the time for a large one, and would soon lose some; then all would have to be compared. Whether
+    /// somebody else changed something meanwhile is told by the generation afterwards ([`Worker::subscribe`]).
     async fn carry_out(
         &mut self,
         repair: Repair,
         generation: Option<u32>,
         findings: &mut Vec<String>,
     ) -> Result<(), (Batch, NftError)> {
-        let Repair { batch, findings: found, .. } = repair;
-        for (position, piece) in batch.split(delta::MOST_ELEMENTS).into_iter().enumerate() {
-            let outcome = match (self.socket(), generation) {
+        let Repair { batch, findings: found, anew, .. } = repair;
+        if anew {
+            self.monitor = None;
+        }
+        let mut now = generation;
+        for piece in batch.split(delta::MOST_ELEMENTS) {
+            let outcome = match (self.socket(), now) {
                 (Err(error), _) => Err(error),
                 (Ok(socket), None) => socket.commit(&piece).await,
-                (Ok(socket), Some(first)) => {
-                    // Each piece is one step of the generation.
-                    let step = u32::try_from(position).unwrap_or(u32::MAX);
-                    socket.commit_at(&piece, first.wrapping_add(step)).await
-                }
+                (Ok(socket), Some(generation)) => socket.commit_at(&piece, generation).await,
             };
             if let Err(error) = self.counted(outcome) {
                 return Err((piece, error));
             }
+            // Each transaction is one step of the generation.
+            now = now.map(|generation| generation.wrapping_add(1));
         }
+        self.made_at = now.filter(|_| anew);
         findings.extend(found);
         Ok(())
     }

@@ -46,6 +46,10 @@ pub struct Worker {
     /// Whether Felix programs the host: see [`super::standing`].
     pub(super) standing: bool,
     socket: Option<Socket>,
+    /// Hears of changes by others. `None` while the whole table is made, see [`Worker::carry_out`].
+    pub(super) monitor: Option<Monitor>,
+    /// The generation of the ruleset that the whole table was made in, while nobody listened.
+    pub(super) made_at: Option<u32>,
     pub(super) table: Schedule,
     guard: Schedule,
     /// Endpoints to open as soon as their policy is known, and until when that is waited for. Bounded by the callers,
@@ -79,6 +83,8 @@ impl Worker {
                 active: false,
                 standing: false,
                 socket: None,
+                monitor: None,
+                made_at: None,
                 table,
                 guard,
                 waiting: Vec::new(),
@@ -92,17 +98,15 @@ impl Worker {
 
     /// Works until `stop` is cancelled or every [`super::Dataplane`] is dropped. Leaves the kernel as it is.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut monitor = None;
         let mut subscribe_at = Instant::now();
         loop {
-            if monitor.is_none() && Instant::now() >= subscribe_at {
-                monitor = self.subscribe();
+            if self.monitor.is_none() && Instant::now() >= subscribe_at && !self.subscribe().await {
                 subscribe_at = Instant::now() + RESUBSCRIBE;
             }
             let own = self.socket.as_ref().map_or(0, Socket::port);
             let mut due = self.table.due.min(self.guard.due);
             due = self.waiting.iter().map(|(_, until)| *until).fold(due, Instant::min);
-            if monitor.is_none() {
+            if self.monitor.is_none() {
                 due = due.min(subscribe_at);
             }
             tokio::select! {
@@ -111,11 +115,12 @@ impl Worker {
                     Some(request) => self.serve(request).await,
                     None => return,
                 },
-                heard = hear(monitor.as_ref(), own) => match heard {
+                heard = hear(self.monitor.as_ref(), own) => match heard {
                     Ok(changes) => self.note(&changes),
                     Err(error) => {
                         log::warn!("{error}");
-                        monitor = None;
+                        self.monitor = None;
+                        subscribe_at = Instant::now() + RESUBSCRIBE;
                     }
                 },
                 () = tokio::time::sleep_until(due) => self.wake().await,
@@ -123,17 +128,31 @@ impl Worker {
         }
     }
 
-    fn subscribe(&mut self) -> Option<Monitor> {
+    /// Whether changes are heard of from now on. What happened before is found by looking; at our own table only if the
+    /// ruleset is no longer as this worker made it.
+    async fn subscribe(&mut self) -> bool {
         match Monitor::open() {
             Ok(monitor) => {
-                // What happened before is found by looking.
-                self.note(&[Change::Lost]);
-                Some(monitor)
+                self.monitor = Some(monitor);
+                match self.still_as_made().await {
+                    // Those of the FORWARD chains among them.
+                    true => self.note(&felix::tables().map(Change::Table)),
+                    false => self.note(&[Change::Lost]),
+                }
+                true
             }
             Err(error) => {
                 log::warn!("{error}; changes by others are only found every {:?}", self.options.timing.check);
-                None
+                false
             }
+        }
+    }
+
+    async fn still_as_made(&mut self) -> bool {
+        let made_at = self.made_at.take();
+        match (made_at, self.socket()) {
+            (Some(_), Ok(socket)) => socket.generation().await.ok() == made_at,
+            _ => false,
         }
     }
 
