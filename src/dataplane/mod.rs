@@ -19,6 +19,7 @@ mod delta;
 mod desired;
 mod error;
 mod felix;
+mod forward;
 mod guard;
 mod legacy;
 mod nat;

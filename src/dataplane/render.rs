@@ -13,7 +13,7 @@
 //! returning, and drops otherwise. An endpoint whose policy is not known has no elements: it is closed.
 
 use super::desired::{Desired, Part};
-use super::{HostAction, NatTuning, Options, PortMap, nat, sources, tunnel};
+use super::{HostAction, NatTuning, Options, PortMap, forward, nat, sources, tunnel};
 use crate::model::{Cidr, IfaceName, IpVersion};
 use crate::nft::{
     BaseChain, Chain, ChainKind, Data, DataType, ElementKey, Family, Hook, Rule, Set, SetContents, SetData,
@@ -26,7 +26,7 @@ use std::net::IpAddr;
 /// Elements by set.
 pub(super) type Entries = BTreeMap<&'static str, BTreeMap<ElementKey, Option<Data>>>;
 
-const CALI: &str = "cali*";
+pub(super) const CALI: &str = "cali*";
 /// What a container's neighbour and multicast listener discovery needs of its host: MLD 130 to 132, router and
 /// neighbour solicitation and advertisement (`felix/rules/static.go`, `filterWorkloadToHostChain`).
 const ICMPV6_TO_HOST: [u8; 6] = [130, 131, 132, 133, 135, 136];
@@ -34,9 +34,9 @@ const ICMPV6_TO_HOST: [u8; 6] = [130, 131, 132, 133, 135, 136];
 /// The bridges that every engine may have, named before they exist.
 const DOCKER_BRIDGES: [&str; 2] = ["docker0", "docker_gwbridge"];
 
-const FROM_WL: &str = "from-wl";
-const TO_WL: &str = "to-wl";
-const BRIDGES: &str = "docker-bridges";
+pub(super) const FROM_WL: &str = "from-wl";
+pub(super) const TO_WL: &str = "to-wl";
+pub(super) const BRIDGES: &str = "docker-bridges";
 const ICMPV6: &str = "icmpv6-to-host";
 
 /// Names of what exists once for each family.
@@ -282,7 +282,7 @@ fn rules(desired: &Desired, options: &Options) -> Vec<Rule> {
         tunnel::guard(desired),
         sources::rules(),
         published(),
-        forward(options),
+        forward::rules(options.marks),
         input(options),
         postrouting(&options.tuning.nat),
     ]
@@ -330,36 +330,6 @@ fn published() -> Vec<Rule> {
         }
     }
     rules
-}
-
-/// Packets of endpoints need the consent of both ends. What goes out to one of Docker's bridges is not marked: Docker
-/// up to 27 keeps unpublished containers apart by the DROP policy of FORWARD alone, and our mark would override it.
-/// The mark is asked for after each dispatch, because a packet that is under way while a batch switches may meet a map
-/// that leads to a new shape whose rules it does not see yet.
-fn forward(options: &Options) -> Vec<Rule> {
-    let forward = || Rule::in_chain("forward");
-    let (sent, received) = (|| Rule::in_chain("forward-from"), || Rule::in_chain("forward-to"));
-    let accept = || Rule::in_chain("wl-accept");
-    let (from, to) = (|| Rule::in_chain("from-dispatch"), || Rule::in_chain("to-dispatch"));
-    let (unknown, undecided) = ("unknown workload interface", "no rule accepted");
-    let marks = options.marks;
-    vec![
-        forward().iifname(CALI).goto("forward-from"),
-        forward().oifname(CALI).goto("forward-to"),
-        sent().jump("from-dispatch"),
-        sent().unmarked(marks.accept).drop_because(undecided),
-        sent().oifname(CALI).goto("forward-to"),
-        sent().goto("wl-accept"),
-        received().jump("to-dispatch"),
-        received().unmarked(marks.accept).drop_because(undecided),
-        received().goto("wl-accept"),
-        accept().oifname_in(BRIDGES).set_mark(marks.both(), 0).accept(),
-        accept().set_mark(marks.both(), marks.accept).accept(),
-        from().iifname_vmap(FROM_WL),
-        from().drop_because(unknown),
-        to().oifname_vmap(TO_WL),
-        to().drop_because(unknown),
-    ]
 }
 
 fn input(options: &Options) -> Vec<Rule> {
