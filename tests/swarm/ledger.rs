@@ -1,6 +1,6 @@
 //! Who has which address: as the engines say, and as etcd says. After everything that happens to a swarm both must agree.
 
-use crate::engine::{DRIVER, Engine};
+use crate::engine::{DRIVER, Engine, text};
 use crate::lab::Lab;
 use calico_libnetwork::store::{EtcdOptions, EtcdStore, Store as _};
 use serde_json::Value;
@@ -112,19 +112,30 @@ fn nth(base: IpAddr, ordinal: usize) -> IpAddr {
     }
 }
 
+/// What `ipam check` finds wrong; nothing if all agrees.
+fn findings(lab: &Lab) -> Option<String> {
+    let etcd = format!("ETCD_ENDPOINTS={}", lab.run("endpoints", &[]));
+    let binary = format!("{}/plugin/rootfs/calico-libnetwork", env!("CARGO_MANIFEST_DIR"));
+    let done = lab.try_on("router", &["env", &etcd, &binary, "ipam", "check"]);
+    (!done.status.success()).then(|| text(&done))
+}
+
 /// Waits until so many addresses are on running containers, and exactly these are allocated, each to the node that runs the
-/// container, and have endpoints. Fails the test with the difference.
+/// container, and have endpoints, and `ipam check` finds handles, blocks and claims in order. Fails the test with the
+/// difference.
 #[track_caller]
 pub(crate) fn settled(lab: &Lab, count: usize) {
     let begun = Instant::now();
     loop {
         let (stored, running) = (stored(lab), running(lab));
-        if running.len() == count && stored.allocated == running && stored.endpoints == running {
+        let counted = running.len() == count && stored.allocated == running && stored.endpoints == running;
+        let findings = if counted { findings(lab) } else { None };
+        if counted && findings.is_none() {
             return;
         }
         assert!(
             begun.elapsed() < SETTLED,
-            "{count} addresses are expected, on engines and in etcd alike.\nrunning: {running:?}\n{stored:?}"
+            "{count} addresses are expected, on engines and in etcd alike.\nrunning: {running:?}\n{stored:?}\n{findings:?}"
         );
         std::thread::sleep(Duration::from_millis(200));
     }
