@@ -1,6 +1,6 @@
 //! Services on networks whose addresses each node assigns itself: one swarm through all that happens to it.
 
-use crate::engine::{DRIVER, Engine, text, wait_for};
+use crate::engine::{DRIVER, wait_for};
 use crate::lab::Lab;
 use crate::ledger::{profiles, settled};
 use crate::{
@@ -160,28 +160,12 @@ fn daemons(swarm: &Swarm) {
     for host in ["one", "three"] {
         lab.run("engine", &[host, "kill"]);
         lab.run("engine", &[host, "start"]);
-        start_attached(lab.engine(host), &format!("look-{host}"));
+        lab.engine(host).docker(&["start", &format!("look-{host}")]);
         converged(lab, MANAGER, "front", 4);
         converged(lab, MANAGER, "back", 3);
         settled(lab, 10);
     }
     swarm.names_mean("front", &task_addresses(lab, "front", "web"));
-}
-
-/// `docker start` on a network of the swarm just after the engine was killed. Engine 28.5 was seen to wait in vain for the
-/// attachment that it asks its manager for, and to say so after 20 s (`attachNetwork` in moby's `daemon/container_operations.go`): that is
-/// before any driver is asked, and another start does.
-#[track_caller]
-fn start_attached(engine: &Engine, name: &str) {
-    let done = engine.try_docker(&["start", name]);
-    if !done.status.success() {
-        let said = text(&done);
-        assert!(
-            said.contains("attaching to network failed") && said.contains("context deadline exceeded"),
-            "{said}"
-        );
-        engine.docker(&["start", name]);
-    }
 }
 
 /// A host loses its power. Its tasks run elsewhere; its addresses stay its own until it is back and gives them up.
