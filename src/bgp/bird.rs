@@ -234,15 +234,20 @@ impl Bird {
 }
 
 /// What was noted last of where the routes of a BIRD in these places may lead; nowhere if nothing was.
-pub(super) async fn noted(places: &Places) -> Reach {
-    Reach::read(&tokio::fs::read_to_string(places.reach()).await.unwrap_or_default())
+pub(super) async fn noted(places: &Places) -> Result<Reach, BirdError> {
+    let path = places.reach();
+    match tokio::fs::read_to_string(&path).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Reach::default()),
+        read => Ok(Reach::read(&read.map_err(file("read", &path))?)),
+    }
 }
 
 /// Notes where the routes of a BIRD in these places may lead, for when they are to go.
 pub(super) async fn note(places: &Places, reach: &Reach) -> Result<(), BirdError> {
-    let path = places.reach();
+    let (path, new) = (places.reach(), places.run.join("bird.reach.new"));
     tokio::fs::create_dir_all(&places.run).await.map_err(file("make folder", &places.run))?;
-    tokio::fs::write(&path, reach.text()).await.map_err(file("write", &path))
+    tokio::fs::write(&new, reach.text()).await.map_err(file("write", &new))?;
+    tokio::fs::rename(&new, &path).await.map_err(file("rename to", &path))
 }
 
 /// Forgets where the routes of a BIRD in these places may lead: they are gone, or another's.

@@ -6,7 +6,8 @@
 //!                        watched <- status <- control socket <------+
 //! ```
 //!
-//! What lies in `/run` says which routes are to go when BGP is switched off (`reach`, `withdraw`). BIRD programs routes to pools without encapsulation; tunnels, and the blackholes of own blocks, are `routes`'.
+//! BIRD programs routes to pools without encapsulation; tunnels, and the blackholes of own blocks, are `routes`'. What lies
+//! in `/run` says which routes are to go when BGP is switched off (`reach`, `withdraw`).
 
 mod bird;
 mod control;

@@ -41,7 +41,7 @@ pub(super) async fn take_out(places: &Places, host: &dyn Underlay) -> Result<Opt
             // At each look at the kernel it took away what others had marked with its number: all that is there is its own.
             Reach::everywhere()
         }
-        Err(_) => noted(places).await,
+        Err(_) => noted(places).await?,
     };
     let Parted { ours, others } = part(host.host_routes().await?, &reach);
     host.change_routes(&RouteChanges { delete: ours, ..RouteChanges::default() }).await?;

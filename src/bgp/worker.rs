@@ -64,8 +64,8 @@ pub struct Worker {
     /// By which routers they went when BIRD was asked last.
     routers: BTreeSet<IpAddr>,
     note_at: Instant,
-    /// Where a BGP speaker of this node listens, and how long peers wait for one.
-    ends: Vec<SocketAddr>,
+    /// Where a BGP speaker of this node listens, once the datastore was read, and how long peers wait for one.
+    ends: Option<Vec<SocketAddr>>,
     patience: Duration,
     /// Set while somebody else programs this host, and routes of BIRD may be without an owner.
     left_until: Option<Instant>,
@@ -94,7 +94,7 @@ impl Worker {
             reach: Reach::default(),
             routers: BTreeSet::new(),
             note_at: now,
-            ends: Vec::new(),
+            ends: None,
             patience: PATIENCE,
             left_until: None,
             bird: None,
@@ -176,8 +176,13 @@ impl Worker {
 
     /// Peers that waited have forgotten this node by now, unless somebody speaks BGP here: then the routes are theirs.
     async fn see_to_routes(&mut self) {
+        let Some(ends) = &self.ends else {
+            // Whose the routes are cannot be asked yet.
+            self.left_until = Some(Instant::now() + self.patience);
+            return;
+        };
         self.left_until = None;
-        let outcome = if speaks(&self.ends).await {
+        let outcome = if speaks(ends).await {
             log::info!("routes that BIRD left are calico/node's: somebody speaks BGP on this host");
             disown(&self.places).await.map_err(Into::into)
         } else {
@@ -200,7 +205,7 @@ impl Worker {
             Ok(rendering) => rendering,
             Err(why) => return self.tell([format!("BGP stays as it is: {why}")].into()),
         };
-        (self.ends, self.patience) = (rendering.ends, rendering.patience);
+        (self.ends, self.patience) = (Some(rendering.ends), rendering.patience);
         self.tell(rendering.problems.into_iter().map(|problem| format!("BGP: {problem}")).collect());
         if self.written.as_ref() == Some(&rendering.text) {
             return;
@@ -249,7 +254,12 @@ impl Worker {
 
     async fn start(&mut self) {
         // Routes of a BIRD before it may still be there.
-        self.routers = noted(&self.places).await.routers;
+        match noted(&self.places).await {
+            Ok(reach) => self.routers = reach.routers,
+            Err(error) => {
+                log::warn!("routes of a BIRD before this one may stay when BGP is switched off: {error}")
+            }
+        }
         self.note().await;
         let started = match Bird::adopt(&self.places).await {
             Ok(mut bird) => {
@@ -334,5 +344,34 @@ async fn ended(bird: &mut Option<Bird>) {
             Err(error) => log::warn!("wait for BIRD: {error}"),
         },
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bird::note;
+    use super::*;
+    use crate::model::RouterId;
+    use crate::net::KernelHost;
+    use crate::store::MemoryStore;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn routes_that_bird_left_stay_until_it_is_known_where_calico_nodes_would_listen() {
+        let folder = tempfile::tempdir().unwrap();
+        let (bird, run) = (folder.path().join("bird"), folder.path().join("run"));
+        let places = Places { program: bird.clone(), folder: bird, run };
+        note(&places, &Reach::read("router 192.0.2.1\n")).await.unwrap();
+        let mut worker = Worker::new(Parts {
+            store: Arc::new(MemoryStore::new()),
+            host: Arc::new(KernelHost::open("/proc/sys/net").await.unwrap()),
+            node: NodeName::new("here").unwrap(),
+            active: watch::channel(false).1,
+            setup: Setup { router_id: RouterId::default(), blackholes: false },
+            places: places.clone(),
+        });
+        worker.left_until = Some(Instant::now());
+        worker.see_to_routes().await;
+        assert!(worker.left_until.is_some() && places.reach().exists());
     }
 }
