@@ -239,6 +239,17 @@ impl Cut {
         Some(Self { members, ways, store, watch })
     }
 
+    /// Runs a test against each version of etcd: packets to the first member are dropped from the given time on.
+    fn each<Fut: Future<Output = ()>>(test: impl Fn(Self, Instant) -> Fut + Copy + Send + 'static) {
+        for program in programs() {
+            netns::run(move || async move {
+                let Some(cut) = Self::start(&program).await else { return };
+                cut.ways[0].swallow();
+                test(cut, Instant::now()).await;
+            });
+        }
+    }
+
     /// Another node that is not cut off.
     fn other(&self) -> EtcdStore {
         self.members.store(&[0, 1, 2])
@@ -267,68 +278,53 @@ async fn timed<T>(what: &str, limit: Duration, call: impl Future<Output = T>) ->
 
 #[test]
 fn a_read_finds_a_cut_off_member_silent_and_everything_else_goes_to_another() {
-    for program in programs() {
-        netns::run(|| async move {
-            let Some(mut cut) = Cut::start(&program).await else { return };
-            cut.ways[0].swallow();
-            let dropped = Instant::now();
-            put(&cut.other(), "1").await;
-            let read = timed("a read", PASSED_OVER, cut.store.get("/w/1")).await;
-            assert!(read.unwrap().is_some(), "it is behind");
-            timed("a write after it", AT_ONCE, put(&cut.store, "2")).await;
-            for name in ["/w/1", "/w/2"] {
-                assert_eq!(named(&mut cut.watch).await, name);
-            }
-            assert_within("the watch", dropped, PASSED_OVER + AT_ONCE);
-        });
-    }
+    Cut::each(|mut cut, dropped| async move {
+        put(&cut.other(), "1").await;
+        let read = timed("a read", PASSED_OVER, cut.store.get("/w/1")).await;
+        assert!(read.unwrap().is_some(), "it is behind");
+        timed("a write after it", AT_ONCE, put(&cut.store, "2")).await;
+        for name in ["/w/1", "/w/2"] {
+            assert_eq!(named(&mut cut.watch).await, name);
+        }
+        assert_within("the watch", dropped, PASSED_OVER + AT_ONCE);
+    });
 }
 
 #[test]
 fn a_write_that_a_cut_off_member_swallows_ends_in_doubt_and_holds_up_no_other() {
-    for program in programs() {
-        netns::run(|| async move {
-            let Some(mut cut) = Cut::start(&program).await else { return };
-            cut.ways[0].swallow();
-            let dropped = Instant::now();
-            let swallowed = cut.store.commit(Txn::new().create("/w/1", "x"));
-            let later = async {
-                tokio::time::sleep(Duration::from_millis(2500)).await;
-                timed("a write that comes later", AT_ONCE, put(&cut.store, "2")).await;
-            };
-            let (swallowed, ()) = tokio::join!(swallowed, later);
-            let sentence = swallowed.unwrap_err().to_string();
-            assert!(sentence.contains("no answer within 5 s; the change may still be applied"), "{sentence}");
-            assert_within("the write", dropped, Duration::from_secs(7));
-            assert!(cut.other().get("/w/1").await.unwrap().is_none(), "it never came to etcd");
-            assert_eq!(named(&mut cut.watch).await, "/w/2");
-            assert_within("the watch", dropped, Duration::from_secs(7) + AT_ONCE);
-        });
-    }
+    Cut::each(|mut cut, dropped| async move {
+        let swallowed = cut.store.commit(Txn::new().create("/w/1", "x"));
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            timed("a write that comes later", AT_ONCE, put(&cut.store, "2")).await;
+        };
+        let (swallowed, ()) = tokio::join!(swallowed, later);
+        let sentence = swallowed.unwrap_err().to_string();
+        assert!(sentence.contains("no answer within 5 s; the change may still be applied"), "{sentence}");
+        assert_within("the write", dropped, Duration::from_secs(7));
+        assert!(cut.other().get("/w/1").await.unwrap().is_none(), "it never came to etcd");
+        assert_eq!(named(&mut cut.watch).await, "/w/2");
+        assert_within("the watch", dropped, Duration::from_secs(7) + AT_ONCE);
+    });
 }
 
 #[test]
 fn an_idle_watch_on_a_cut_off_member_moves_to_another_and_calls_with_it() {
-    for program in programs() {
-        netns::run(|| async move {
-            let Some(mut cut) = Cut::start(&program).await else { return };
-            cut.ways[0].swallow();
-            let dropped = Instant::now();
-            put(&cut.other(), "1").await;
-            assert_eq!(named(&mut cut.watch).await, "/w/1");
-            assert_within("the watch", dropped, NOTICED);
-            timed("a write after it", AT_ONCE, put(&cut.store, "2")).await;
+    Cut::each(|mut cut, dropped| async move {
+        put(&cut.other(), "1").await;
+        assert_eq!(named(&mut cut.watch).await, "/w/1");
+        assert_within("the watch", dropped, NOTICED);
+        timed("a write after it", AT_ONCE, put(&cut.store, "2")).await;
 
-            // And on, with two of three gone.
-            cut.ways[1].swallow();
-            let dropped = Instant::now();
-            let read = timed("a read", PASSED_OVER, cut.store.get("/w/2")).await;
-            assert!(read.unwrap().is_some());
-            put(&cut.other(), "3").await;
-            for name in ["/w/2", "/w/3"] {
-                assert_eq!(named(&mut cut.watch).await, name);
-            }
-            assert_within("the watch", dropped, PASSED_OVER + AT_ONCE);
-        });
-    }
+        // And on, with two of three gone.
+        cut.ways[1].swallow();
+        let dropped = Instant::now();
+        let read = timed("a read", PASSED_OVER, cut.store.get("/w/2")).await;
+        assert!(read.unwrap().is_some());
+        put(&cut.other(), "3").await;
+        for name in ["/w/2", "/w/3"] {
+            assert_eq!(named(&mut cut.watch).await, name);
+        }
+        assert_within("the watch", dropped, PASSED_OVER + AT_ONCE);
+    });
 }
