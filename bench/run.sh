@@ -16,6 +16,7 @@ kinds=(none bridge calico)
 
 [ "$(id -u)" = 0 ] || { echo "bench: only root can make namespaces and install plugins" >&2; exit 1; }
 [ -x "$top/plugin/rootfs/calico-libnetwork" ] || { echo "bench: no plugin here; run 'make plugin'" >&2; exit 1; }
+"$top/tools/setup.sh" run bench
 work=$(mktemp -d)
 chmod 755 "$work"
 mkdir -m 755 "$work/host"

@@ -11,9 +11,14 @@ last_core=$(($(nproc) - 1))
 
 # listen KIND ADDRESS: qperf's server for a kind, until its network namespace's processes end.
 listen() {
+    local try
     in_network to "$1" taskset -c "$last_core" qperf >/dev/null 2>&1 9>&- &
     disown
-    until in_network from "$1" timeout 5 qperf --time 1 --wait_server 4 "$2" tcp_lat >/dev/null; do :; done
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        if in_network from "$1" timeout 5 qperf --time 1 --wait_server 4 "$2" tcp_lat >/dev/null; then return; fi
+    done
+    echo "bench: $2 ($1) did not answer $try times" >&2
+    return 1
 }
 
 # turn KIND ADDRESS: one measurement of each figure. qperf tells, without units, bytes a second, and nanoseconds for half a round trip.
@@ -22,7 +27,7 @@ turn() {
         awk -v bw="$work/bw-$1" -v lat="$work/lat-$1" '/bw +=/ { print $3 >>bw } /latency +=/ { print $3 * 2 / 1000 >>lat }'
 }
 
-throughput() { sort -gr "$work/bw-$1" | head -n 1; }  # bytes a second
+throughput() { sort -gr "$work/bw-$1" | head -n 1; } # bytes a second
 round_trip() { sort -g "$work/lat-$1" | head -n 1; } # microseconds
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
 

@@ -4,7 +4,7 @@
 #   setup.sh [build|run|test|engines|bench]...    default: the first three
 #
 # build: the musl target and a compiler of .proto files   run: a Docker Engine, iptables, BIRD, ip, a static busybox   test: etcd, nft, BIRD, openssl
-# bench: qperf, for figures between hosts   engines: debootstrap, for the root file systems of newer Debians
+# bench: qperf, for figures of traffic   engines: debootstrap, for the root file systems of newer Debians
 set -eu
 export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
 [ $# -gt 0 ] || set -- build run test
