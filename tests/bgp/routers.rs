@@ -299,6 +299,14 @@ fn with_bgp_switched_off_its_routes_go() {
         wait_route("h1", "10.200.0.0/24", "via 172.16.0.254 dev eth0 proto bird");
         wait_route("h1", "fd20::/64", "via fe80::");
         run("nsenter --net=/run/netns/h1 ip route add 10.250.0.0/24 via 172.16.0.254 proto static");
+        // What others give its number, a BIRD that runs takes away itself: so all of that number is its own then.
+        others_routes();
+        for others in ["10.251.0.0/24", "fd51::/64"] {
+            wait("BIRD is to take another program's route away", || match routes("h1", others).as_str() {
+                "" => Ok(()),
+                left => Err(left.to_owned()),
+            });
+        }
         one.stop();
         others_routes();
         one.again_with("none");
