@@ -9,9 +9,13 @@
     reason = "a test fails by a panic, its helpers too"
 )]
 
+#[path = "support/etcd_server.rs"]
+mod etcd_server;
 #[path = "support/nsrun.rs"]
 mod nsrun;
 
+use calico_libnetwork::store::{SharedStore, Txn};
+use etcd_server::Etcd;
 use nsrun::{have, in_namespace, inside, run, try_run};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -22,6 +26,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 /// For what must happen, on a machine that may be very busy.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,6 +72,11 @@ fn call(method: &str, body: &Value) -> Value {
 
 impl Daemon {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more settings.
+    fn start_with(settings: &[(&str, &str)]) -> Self {
         run("mkdir -p /run/lib /run/state /run/docker/plugins");
         let log = std::fs::File::create("/run/log").unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_calico-libnetwork"))
@@ -78,6 +89,7 @@ impl Daemon {
                 ("CALICO_LIBNETWORK_STATE_DIR", "/run/state"),
                 ("CALICO_LIBNETWORK_GC_INTERVAL", "0s"),
             ])
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -643,5 +655,101 @@ fn cleanup_leaves_routes_between_nodes_to_felix() {
         run("nft delete table ip calico");
         assert_eq!(tool(&["cleanup"], "").trim(), "");
         assert_eq!(there(), [false; 3]);
+    });
+}
+
+/// A policy that lets one UDP port of everybody through and nothing else, and says it another way in each round.
+fn flap(name: &str, port: u16, round: u32) -> Txn {
+    let key = format!("/calico/resources/v3/projectcalico.org/globalnetworkpolicies/{name}");
+    let allow = json!({"action": "Allow", "protocol": "UDP", "destination": {"ports": [port]}});
+    let spell = json!({"action": "Deny", "protocol": "TCP", "destination": {"ports": [1 + round % 60_000]}});
+    let ingress = if round.is_multiple_of(2) { json!([allow, spell]) } else { json!([spell, allow]) };
+    let policy = json!({
+        "kind": "GlobalNetworkPolicy", "apiVersion": "projectcalico.org/v3", "metadata": {"name": name},
+        "spec": {"tier": "default", "order": 1, "selector": "all()", "types": ["Ingress"], "ingress": ingress},
+    });
+    Txn::new().put(key, policy.to_string())
+}
+
+const POLICIES: u32 = 16;
+
+fn flap_name(number: u32) -> String {
+    format!("default.flap-{number}")
+}
+
+/// All of them flap as often as the datastore takes it; each gives how often it did.
+fn flapping(runtime: &Runtime, store: &SharedStore, until: Instant) -> Vec<JoinHandle<u32>> {
+    let flaps = (0..POLICIES).map(|number| {
+        let store = store.clone();
+        runtime.spawn(async move {
+            let mut round = 0;
+            while Instant::now() < until {
+                store.commit(flap(&flap_name(number), 90, round)).await.unwrap();
+                round += 1;
+            }
+            round
+        })
+    });
+    flaps.collect()
+}
+
+#[test]
+fn policies_that_flap_neither_open_nor_close_an_endpoint_nor_hold_up_calls() {
+    in_namespace("policies_that_flap_neither_open_nor_close_an_endpoint_nor_hold_up_calls", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let Some(etcd) = Etcd::start() else { return };
+        let daemon =
+            Daemon::start_with(&[("ETCD_ENDPOINTS", etcd.url()), ("CALICO_LIBNETWORK_CREATE_POOLS", "true")]);
+        let (one, two) = (daemon.join(1), daemon.join(2));
+        one.run("c1");
+        two.run("c2");
+        let runtime = etcd_server::runtime();
+        let store = etcd.store(&runtime);
+        runtime.block_on(store.commit(flap(&flap_name(0), 90, 0))).unwrap();
+        let stream = Stream::start(&two);
+        let at: SocketAddr = format!("{}:91", two.ip).parse().unwrap();
+        let other = inside("c2", move || UdpSocket::bind(at).unwrap());
+        other.set_nonblocking(true).unwrap();
+        let socket = inside("c1", || UdpSocket::bind("0.0.0.0:0").unwrap());
+        let reached = || {
+            socket.send_to(b"x", at).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            let mut any = false;
+            while other.recv(&mut [0; 8]).is_ok() {
+                any = true;
+            }
+            any
+        };
+        eventually("the policy is in force", || !reached());
+
+        // As many changes as etcd takes, for a few seconds.
+        let begun = Instant::now();
+        let until = begun + Duration::from_secs(5);
+        let flaps = flapping(&runtime, &store, until);
+        let (mut calls, mut slowest) = (0, Duration::ZERO);
+        while Instant::now() < until {
+            assert!(!reached(), "a port that no policy opens is reached");
+            let asked = Instant::now();
+            let third = daemon.join(3);
+            assert!(figures().contains("calico_libnetwork_"));
+            daemon.remove(&third);
+            slowest = slowest.max(asked.elapsed());
+            calls += 1;
+        }
+        let changes: u32 = flaps.into_iter().map(|flap| runtime.block_on(flap).unwrap()).sum();
+        println!(
+            "{changes} changes in {:?}; {calls} endpoints came and went, at most in {slowest:?}",
+            begun.elapsed()
+        );
+        assert!(calls > 0 && !reached());
+        assert_eq!(stream.lost(), 0);
+
+        // What was said last holds.
+        for number in 0..POLICIES {
+            runtime.block_on(store.commit(flap(&flap_name(number), 91, 0))).unwrap();
+        }
+        eventually("the last word is in force", reached);
     });
 }
