@@ -12,6 +12,10 @@ use std::time::Duration;
 
 /// Room for the largest batch: the kernel takes a batch from one buffer. 32 MiB hold about 400 000 elements.
 const BUFFER: usize = 32 << 20;
+/// Room for a piece of an answer. The kernel makes the pieces of a list as large as the room that it was offered, up to
+/// 32 KiB (`netlink_recvmsg` in `net/netlink/af_netlink.c`), and for each piece it walks a set from its begin: small ones
+/// make a large set dear.
+const PIECE: usize = 64 << 10;
 /// How often an interrupted dump is begun again.
 const DUMP_ATTEMPTS: u32 = 20;
 
@@ -304,10 +308,11 @@ impl Socket {
 
     /// The next piece of an answer. Each has the whole deadline: a list of a million elements comes in thousands.
     async fn receive(&self, what: &str) -> Result<Vec<u8>, NftError> {
-        let received = tokio::time::timeout(self.deadline, self.inner.recv_from_full()).await;
+        let mut bytes = Vec::with_capacity(PIECE);
+        let received = tokio::time::timeout(self.deadline, self.inner.recv_from(&mut bytes)).await;
         let received =
             received.map_err(|_| NftError::Timeout { operation: what.to_owned(), within: self.deadline })?;
-        let (bytes, _) = received.map_err(|source| NftError::socket(what, source))?;
+        received.map_err(|source| NftError::socket(what, source))?;
         Ok(bytes)
     }
 }
