@@ -12,9 +12,16 @@
 
 mod change;
 mod direct;
+#[allow(dead_code, reason = "the test programs that share this file use it all")]
+#[path = "../support/etcd_server.rs"]
+mod etcd_server;
 mod faults;
 mod figures;
+mod joins;
 mod lab;
+#[allow(dead_code, reason = "the test programs that share this file use it all")]
+#[path = "../support/nsrun.rs"]
+mod nsrun;
 mod odd;
 mod strangers;
 #[path = "../support/mod.rs"]

@@ -13,18 +13,23 @@ pub(crate) struct Etcd {
     _folder: tempfile::TempDir,
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+fn free_port(address: &str) -> u16 {
+    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port()
 }
 
 impl Etcd {
     /// `None` if there is no etcd here and none is required.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_at("127.0.0.1")
+    }
+
+    /// The same at another address of this host, for clients that are on others.
+    pub(crate) fn start_at(address: &str) -> Option<Self> {
         // Ports that were free a moment ago may be taken by now.
         for _ in 0..5 {
             let folder = tempfile::tempdir().unwrap();
-            let url = format!("http://127.0.0.1:{}", free_port());
-            let peer = format!("http://127.0.0.1:{}", free_port());
+            let url = format!("http://{address}:{}", free_port(address));
+            let peer = format!("http://{address}:{}", free_port(address));
             let started = Command::new("etcd")
                 .args(["--name", "test", "--log-level", "error", "--logger", "zap", "--data-dir"])
                 .arg(folder.path().join("data"))
