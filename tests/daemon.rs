@@ -499,6 +499,65 @@ fn the_node_follows_the_addresses_of_the_host() {
 }
 
 #[test]
+fn what_others_route_to_a_container_goes_after_the_grace_and_what_they_route_elsewhere_stays() {
+    in_namespace(
+        "what_others_route_to_a_container_goes_after_the_grace_and_what_they_route_elsewhere_stays",
+        || {
+            const GRACE: Duration = Duration::from_secs(10);
+            let daemon = Daemon::start();
+            run(
+                "ip link add up0 type veth peer name far0; ip link set far0 up; ip link set up0 up; ip addr add 192.0.2.7/24 dev up0",
+            );
+            run("ip route add 10.8.0.0/24 via 192.0.2.8; ip -6 route add fd00:8::/64 dev up0");
+            let (one, joined) = (daemon.join(1), Instant::now());
+            let two = daemon.join(2);
+            one.run("c1");
+            two.run("c2");
+            let stream = Stream::start(&two);
+            let iface = &two.iface;
+            let routes =
+                || ["", "-6"].map(|family| run(&format!("ip {family} route show table all dev {iface}")));
+            let add = || {
+                run(&format!("ip route add 10.9.0.0/24 via {} dev {iface} onlink", two.ip));
+                run(&format!("ip route add {}/32 dev {iface}", two.ip));
+                run(&format!("ip -6 route add fd00:9::/64 dev {iface}"));
+            };
+            // The kernel makes the last of its own when the link has had its carrier for a moment.
+            eventually("the interface has its link-local routes", || routes()[1].lines().count() >= 4);
+            let before = routes();
+            add();
+            eventually("what others route to a container goes", || routes() == before);
+            assert!(joined.elapsed() >= GRACE, "after {:?}", joined.elapsed());
+            let words = format!("route 10.9.0.0/24 via {} dev {iface} (protocol 3) is taken away", two.ip);
+            assert!(said(&words));
+            assert!(said(&format!("route fd00:9::/64 dev {iface} (protocol 3) is taken away")));
+            // An interface that has been there for longer has no grace; nor is the next look unasked waited for.
+            let added = Instant::now();
+            add();
+            eventually("it goes at once", || routes() == before);
+            assert!(added.elapsed() < GRACE, "after {:?}", added.elapsed());
+
+            // Who wants to keep it may.
+            let configuration = |removes: bool| {
+                json!({"apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration",
+                    "metadata": {"name": "default"}, "spec": {"removeExternalRoutes": removes}})
+            };
+            tool(&["apply", "-f", "-"], &configuration(false).to_string());
+            std::thread::sleep(Duration::from_secs(1));
+            add();
+            std::thread::sleep(Duration::from_secs(3));
+            assert_eq!(run("ip route").matches(iface).count(), 3, "{:#?}", routes());
+            tool(&["apply", "-f", "-"], &configuration(true).to_string());
+            eventually("it goes when it is not wanted any more", || routes() == before);
+            assert!(run("ip route").contains("10.8.0.0/24 via 192.0.2.8 dev up0"));
+            assert!(run("ip -6 route").contains("fd00:8::/64 dev up0"));
+            stream.more();
+            assert_eq!(stream.lost(), 0);
+        },
+    );
+}
+
+#[test]
 fn an_interface_that_was_renamed_away_and_back_works_again() {
     in_namespace("an_interface_that_was_renamed_away_and_back_works_again", || {
         if !have("nft", "nft") {

@@ -19,6 +19,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use rtnetlink::IpVersion;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::netns::{self, Echo, Ip, Namespace, Nic, first_udp, probe_tcp, probe_udp, set_sysctl, sysctl};
 
@@ -533,6 +535,126 @@ fn release_leaves_the_route_of_another_endpoint_for_the_same_address() {
         host.ensure_endpoint(&new).await.unwrap();
         host.release_endpoint(&old.reference()).await.unwrap();
         assert_exact(&new).await;
+    });
+}
+
+/// What iproute2 does and says in this namespace.
+fn iproute(words: &str) -> String {
+    let done = std::process::Command::new("ip").args(words.split_whitespace()).output().unwrap();
+    let text = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+    assert!(done.status.success(), "ip {words}: {text}");
+    text
+}
+
+/// All routes of all tables.
+fn all_routes() -> [String; 2] {
+    ["-4", "-6"].map(|family| iproute(&format!("{family} -details route show table all")))
+}
+
+/// Asks an echo again and again until told to stop, from another thread; tells how often it was asked. Every single
+/// datagram is answered.
+fn keep_asking(
+    asker: Namespace,
+    from: Vec<IpAddr>,
+    to: Vec<std::net::SocketAddr>,
+) -> (Arc<AtomicBool>, std::thread::JoinHandle<usize>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let until = stop.clone();
+    let thread = std::thread::spawn(move || {
+        asker.enter(move || {
+            let mut asked = 0;
+            while !until.load(Ordering::Relaxed) {
+                for (from, to) in from.iter().zip(&to) {
+                    first_udp(*from, *to).unwrap_or_else(|error| panic!("{from} to {to}: {error}"));
+                    asked += 1;
+                }
+            }
+            asked
+        })
+    });
+    (stop, thread)
+}
+
+#[test]
+fn routes_of_others_to_an_endpoint_go_without_a_lost_packet_and_everything_else_stays() {
+    netns::run(|| async {
+        let host = kernel().await;
+        host.enable_forwarding().await.unwrap();
+        host.ensure_next_hops().await.unwrap();
+        let ((a, in_a), (b, in_b)) = (container(&host, 1).await, container(&host, 2).await);
+        // One that has an endpoint's name and nobody's mark, and a link of the host.
+        let (net, unmarked) = (Ip::open(), endpoint(3, 1));
+        for (name, end) in [(unmarked.host.as_str(), "far1"), ("up0", "far0")] {
+            net.veth(name, end).await;
+            net.up(name).await;
+            net.up(end).await;
+        }
+        let (a_side, a4, a6) = (a.host.as_str(), a.addresses[0], a.addresses[1]);
+        let stays = [
+            format!("-4 route add 10.99.0.0/24 dev {}", b.host),
+            format!("-4 route add 10.99.1.0/24 dev {}", unmarked.host),
+            format!("-6 route add fd00:99:1::/64 dev {}", unmarked.host),
+            "-4 route add 10.99.2.0/24 dev up0".to_owned(),
+            "-6 route add fd00:99:2::/64 dev up0".to_owned(),
+            format!("-4 route add 10.99.3.0/24 dev {a_side} table 100"),
+            format!("-6 route add fd00:99:3::/64 dev {a_side} table 100"),
+            format!("-4 route add 10.99.4.0/24 nexthop dev {a_side} nexthop dev up0"),
+            format!("-6 route add fe80:99::/64 dev {a_side} metric 9"),
+            format!("-4 addr add 192.0.2.1/24 dev {a_side}"),
+            format!("-6 addr add 2001:db8::1/64 dev {a_side} nodad"),
+        ];
+        stays.iter().for_each(|words| drop(iproute(words)));
+        let addresses = a.addresses.clone();
+        let echoes =
+            in_a.enter(move || addresses.into_iter().map(|ip| Echo::start(ip, 7)).collect::<Vec<_>>());
+        let at = echoes.iter().map(|echo| echo.address).collect();
+        let before = all_routes();
+        let (stop, asking) = keep_asking(in_b, b.addresses.clone(), at);
+        let foreign = [
+            format!("-4 route add 10.98.0.0/24 via {a4} dev {a_side} onlink proto static"),
+            format!("-4 route add 10.98.1.9/32 dev {a_side} metric 9 proto 80"),
+            format!("-4 route add 10.98.2.0/24 dev {a_side} proto 80 metric 1024"),
+            format!("-4 route add {a4}/32 dev {a_side}"),
+            format!("-4 route add 10.98.3.0/24 dev {a_side} tos 0x10"),
+            format!("-4 route add 10.98.4.0/24 nexthop via {a4} dev {a_side} onlink nexthop dev {a_side}"),
+            format!("-4 route add default dev {a_side} metric 77"),
+            format!("-6 route add fd00:98::/64 via fe80::99 dev {a_side}"),
+            format!("-6 route add fd00:98:1::9/128 dev {a_side} proto bird"),
+            format!("-6 route add {a6}/128 dev {a_side} metric 9"),
+        ];
+        let asked = [a.reference(), unmarked.reference()];
+        for round in 0..10 {
+            foreign.iter().for_each(|words| drop(iproute(words)));
+            let gone = host.remove_foreign_routes(&asked).await.unwrap();
+            let gone: Vec<String> = gone.into_iter().map(|route| route.unwrap().to_string()).collect();
+            assert_eq!(gone.len(), foreign.len(), "round {round}: {gone:#?}");
+            assert!(gone.contains(&format!("10.98.0.0/24 via {a4} dev {a_side}")), "{gone:#?}");
+            assert_eq!(all_routes(), before, "round {round}");
+        }
+        assert!(host.remove_foreign_routes(&asked).await.unwrap().is_empty());
+        stop.store(true, Ordering::Relaxed);
+        assert!(asking.join().unwrap() > 100);
+    });
+}
+
+#[test]
+fn the_only_route_to_an_endpoint_stays_and_so_do_routes_of_others_beside_felix() {
+    netns::run(|| async {
+        let host = kernel().await;
+        let a = endpoint(1, 1);
+        host.ensure_endpoint(&a).await.unwrap();
+        let (a_side, a4, asked) = (a.host.as_str(), a.addresses[0], [a.reference()]);
+        iproute(&format!("-4 route del {a4}/32 dev {a_side} proto 80"));
+        iproute(&format!("-4 route add {a4}/32 dev {a_side} metric 5"));
+        assert!(host.remove_foreign_routes(&asked).await.unwrap().is_empty());
+        host.ensure_endpoint(&a).await.unwrap();
+        assert_eq!(host.remove_foreign_routes(&asked).await.unwrap().len(), 1);
+
+        let (_felix, active) = tokio::sync::watch::channel(false);
+        let back = kernel().await.beside(active);
+        iproute(&format!("-4 route add 10.98.0.0/24 dev {a_side}"));
+        assert!(back.remove_foreign_routes(&asked).await.unwrap().is_empty());
+        assert_eq!(host.remove_foreign_routes(&asked).await.unwrap().len(), 1);
     });
 }
 

@@ -1,6 +1,7 @@
 //! The background tasks: each owns one concern, each runs until the shutdown.
 
 use super::bgp::{self, BgpParts};
+use super::foreign::ForeignRoutes;
 use super::inside::InsideRoutes;
 use super::node::NodeTask;
 use super::node_name::node_name;
@@ -100,8 +101,17 @@ pub(super) fn spawn_policy(
     supervisor.spawn("policy", stoppable(shutdown.clone().cancelled_owned(), policy.run(inbox)));
 }
 
-/// Starts the task that keeps the packet filter's behaviour in step with FelixConfiguration.
-pub(super) fn spawn_tuning(supervisor: &mut Supervisor, tuning: TuningFeed, shutdown: &CancellationToken) {
+/// Starts the tasks that keep the packet filter's behaviour in step with FelixConfiguration, and take others' routes away as
+/// it says.
+pub(super) fn spawn_tuning(
+    supervisor: &mut Supervisor,
+    tuning: TuningFeed,
+    parts: &Parts,
+    shutdown: &CancellationToken,
+) {
+    let (host, drivers) = (parts.underlay.clone(), parts.drivers.clone());
+    let foreign = ForeignRoutes::new(host, drivers, tuning.removes_external_routes());
+    supervisor.spawn("foreign routes", stoppable(shutdown.clone().cancelled_owned(), foreign.run()));
     supervisor.spawn("tuning", stoppable(shutdown.clone().cancelled_owned(), tuning.run()));
 }
 

@@ -1,4 +1,4 @@
-//! FelixConfiguration and this node's settings to what the packet filter does.
+//! FelixConfiguration and this node's settings to what the packet filter does, and to what becomes of others' routes.
 //!
 //! As in Felix a setting of the node wins over the FelixConfiguration `node.NAME`, and that over `default`.
 
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Pauses after a watch broke or a list failed.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -27,11 +28,18 @@ pub(super) struct TuningFeed {
     dataplane: Dataplane,
     node: NodeName,
     own: Fields,
+    /// Whether routes of others to endpoints are taken away.
+    removes: watch::Sender<bool>,
 }
 
 impl TuningFeed {
     pub(super) fn new(config: &Config, store: SharedStore, dataplane: Dataplane, node: NodeName) -> Self {
-        Self { store, dataplane, node, own: own(config) }
+        Self { store, dataplane, node, own: own(config), removes: watch::Sender::new(false) }
+    }
+
+    /// Whether routes of others to endpoints are taken away; not before the first reading.
+    pub(super) fn removes_external_routes(&self) -> watch::Receiver<bool> {
+        self.removes.subscribe()
     }
 
     /// Reads it and tells the dataplane. Gives the revision of what was read, and whether addresses of hosts matter.
@@ -50,11 +58,14 @@ impl TuningFeed {
         fields.extend(self.own.clone());
         let spares = text(&fields, "natOutgoingExclusions").as_deref() == Some("IPPoolsAndHostIPs");
         let hosts = if spares { self.hosts().await? } else { BTreeSet::new() };
-        let (tuning, warnings) = tuning(&fields, hosts);
+        let (tuning, mut warnings) = tuning(&fields, hosts);
+        let (removes, warning) = removes_external_routes(&fields);
+        warnings.extend(warning);
         warnings.iter().for_each(|warning| log::warn!("FelixConfiguration: {warning}"));
         if let Err(error) = self.dataplane.tune(tuning).await {
             log::warn!("the packet filter is not as FelixConfiguration says: {error}");
         }
+        self.removes.send_if_modified(|known| std::mem::replace(known, removes) != removes);
         Ok((felix.revision, spares))
     }
 
@@ -115,7 +126,9 @@ fn own(config: &Config) -> Fields {
         ("logActionRateLimit", &config.log_rate),
     ];
     let some = given.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
-    some.map(|(name, text)| (name.to_owned(), Value::String(text.clone()))).collect()
+    let texts = some.map(|(name, text)| (name.to_owned(), Value::String(text.clone())));
+    let removes = config.remove_external_routes;
+    texts.chain(removes.map(|it| ("removeExternalRoutes".to_owned(), Value::Bool(it)))).collect()
 }
 
 /// The addresses of a node that its peers use.
@@ -191,6 +204,21 @@ fn tuning(fields: &Fields, spared: BTreeSet<IpAddr>) -> (Tuning, Vec<String>) {
     (Tuning { host_action, log: LogTuning { prefix, rate }, nat, vxlan_port }, warnings)
 }
 
+/// Whether routes of others to endpoints are taken away, and what is wrong with the field: by default they are, as Felix
+/// does.
+fn removes_external_routes(fields: &Fields) -> (bool, Option<String>) {
+    match fields.get("removeExternalRoutes") {
+        None | Some(Value::Null) => (true, None),
+        Some(Value::Bool(removes)) => (*removes, None),
+        Some(other) => {
+            let why = format!(
+                "removeExternalRoutes {other} is neither true nor false: routes of others to containers are kept"
+            );
+            (false, Some(why))
+        }
+    }
+}
+
 enum Knob {
     Rate(u64, u64),
     Ports(u16, u16),
@@ -244,6 +272,18 @@ mod tests {
         assert_eq!((tuning.host_action, warnings.len()), (HostAction::Drop, 5));
         assert_eq!(tuning.vxlan_port, 4789);
         assert_eq!((tuning.nat.ports, tuning.log.rate), (None, None));
+    }
+
+    #[test]
+    fn routes_of_others_are_taken_away_unless_a_field_says_no() {
+        let of = |fields: Value| {
+            let (removes, warning) = removes_external_routes(fields.as_object().unwrap());
+            (removes, warning.is_some())
+        };
+        assert_eq!(of(json!({})), (true, false));
+        assert_eq!(of(json!({"removeExternalRoutes": true})), (true, false));
+        assert_eq!(of(json!({"removeExternalRoutes": false})), (false, false));
+        assert_eq!(of(json!({"removeExternalRoutes": "never"})), (false, true));
     }
 
     #[test]

@@ -197,6 +197,8 @@ pub struct Config {
     pub gc_grace: Duration,
     /// What becomes of packets to the host, instead of what FelixConfiguration says; Drop, Return or Accept.
     pub endpoint_to_host: Option<String>,
+    /// Whether routes of others to endpoints are taken away, instead of what FelixConfiguration says.
+    pub remove_external_routes: Option<bool>,
     /// What lines of Log rules begin with, instead of what FelixConfiguration says.
     pub log_prefix: Option<String>,
     /// How many lines a Log rule writes, instead of what FelixConfiguration says, e.g. `10/second`.

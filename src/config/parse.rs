@@ -21,6 +21,14 @@ pub(super) fn parse_flag(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Yes, no, or nothing said.
+pub(super) fn parse_flag_or_none(text: &str) -> Result<Option<bool>, String> {
+    match text {
+        "" => Ok(None),
+        text => parse_flag(text).map(Some),
+    }
+}
+
 /// Whether BIRD runs. `vxlan` is Calico's word for routes without BGP.
 pub(super) fn parse_backend(text: &str) -> Result<bool, String> {
     match text {

@@ -2,8 +2,8 @@
 
 use super::node::{parse_address, parse_as_number, parse_detection};
 use super::parse::{
-    parse_backend, parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_host_action,
-    parse_iface_prefix, parse_listen, parse_log_rate, parse_mtu, parse_pool_cidr,
+    parse_backend, parse_block_size, parse_encap, parse_endpoints, parse_flag, parse_flag_or_none,
+    parse_host_action, parse_iface_prefix, parse_listen, parse_log_rate, parse_mtu, parse_pool_cidr,
 };
 use super::{
     Config, ConfigError, Datastore, DefaultPool, Detection, EtcdConfig, EtcdMembers, HostDataplane,
@@ -91,6 +91,10 @@ impl<S: Strings> Reader<'_, S> {
         self.parse(name, false, parse_flag)
     }
 
+    fn flag_or_none(&mut self, name: &'static str) -> Option<bool> {
+        self.parse(name, None, parse_flag_or_none)
+    }
+
     fn path(&mut self, name: &'static str) -> PathBuf {
         self.parse(name, PathBuf::new(), |text| match text.starts_with('/') {
             true => Ok(PathBuf::from(text)),
@@ -175,6 +179,7 @@ impl<S: Strings> Reader<'_, S> {
                 Duration::from_secs(86_400),
             ),
             endpoint_to_host: self.parse("CALICO_LIBNETWORK_ENDPOINT_TO_HOST", None, parse_host_action),
+            remove_external_routes: self.flag_or_none("CALICO_LIBNETWORK_REMOVE_EXTERNAL_ROUTES"),
             log_prefix: self.optional("CALICO_LIBNETWORK_LOG_PREFIX"),
             log_rate: self.parse("CALICO_LIBNETWORK_LOG_RATE", None, parse_log_rate),
             metrics_listen: self.parse("CALICO_LIBNETWORK_METRICS_LISTEN", None, parse_listen),

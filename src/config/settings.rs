@@ -199,6 +199,11 @@ pub const SETTINGS: &[Setting] = &[
         "What becomes of packets from containers to their own host that policy allows: Drop, Return (the host's own rules decide) or Accept; empty: as FelixConfiguration says, else Return",
     ),
     setting(
+        "CALICO_LIBNETWORK_REMOVE_EXTERNAL_ROUTES",
+        "",
+        "Whether routes that others make to containers' interfaces on this host are taken away: true or false; empty: as FelixConfiguration says, else true",
+    ),
+    setting(
         "CALICO_LIBNETWORK_LOG_PREFIX",
         "",
         "What lines of Log rules begin with; %t is the tier, %k the kind, %n the name, %p name with namespace; empty: as FelixConfiguration says, else calico-packet",

@@ -10,7 +10,8 @@
 //! siblings.rs  several networks, one container   collect.rs    what the collector may ask
 //! container.rs what a container's kernel knows   swarm.rs      addresses that swarm's leader takes
 //! adopt.rs     what Docker has and we lost       go_plugin.rs  what the Go plugin left
-//! label.rs     labels of containers              plan.rs, merge.rs, options.rs, pool_id.rs, record.rs: pure
+//! label.rs     labels of containers              foreign.rs    routes of others to endpoints
+//! plan.rs, merge.rs, options.rs, pool_id.rs, record.rs: pure
 //! ```
 
 mod address;
@@ -20,6 +21,7 @@ mod container;
 mod endpoint;
 mod error;
 mod firewall;
+mod foreign;
 mod go_plugin;
 mod index;
 mod label;

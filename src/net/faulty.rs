@@ -7,8 +7,7 @@ use super::{
     EndpointLink, EndpointRef, Host, HostAddress, HostEvent, HostFacts, HostRoute, Link, NetError, NextHops,
     ROUTE_METRIC, ROUTE_PROTOCOL, RouteChanges, RouteKind, SharedUnderlay, Underlay, Vtep, VxlanDevice,
 };
-use crate::model::Cidr;
-use crate::model::MacAddress;
+use crate::model::{Cidr, MacAddress};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
@@ -26,6 +25,7 @@ pub enum Call {
     EnsureEndpoint(EndpointLink),
     SetSiblings(EndpointRef, bool),
     ReleaseEndpoint(EndpointRef),
+    RemoveForeignRoutes(Vec<EndpointRef>),
     HostRoutes,
     Addresses,
     SourceTo(IpAddr),
@@ -264,6 +264,18 @@ impl Host for FaultyHost {
                 return Ok(());
             };
             inner.release_endpoint(endpoint).await
+        })
+    }
+
+    fn remove_foreign_routes<'a>(
+        &'a self,
+        endpoints: &'a [EndpointRef],
+    ) -> BoxFuture<'a, Result<Vec<Result<HostRoute, NetError>>, NetError>> {
+        Box::pin(async move {
+            self.note(Call::RemoveForeignRoutes(endpoints.to_vec()))?;
+            // In memory nobody else makes routes to endpoints.
+            let Some(inner) = &self.inner else { return Ok(Vec::new()) };
+            inner.remove_foreign_routes(endpoints).await
         })
     }
 

@@ -11,7 +11,7 @@ use super::sysctl::Sysctl;
 use super::worker::Worker;
 use super::{
     EndpointLink, EndpointRef, Host, HostAddress, HostEvent, HostFacts, RouteChanges, Underlay, Vtep,
-    VxlanDevice, address, beside, conntrack, endpoint, monitor, remote, siblings, vxlan,
+    VxlanDevice, address, beside, conntrack, endpoint, foreign, monitor, remote, siblings, vxlan,
 };
 use crate::model::IpVersion;
 use futures::future::BoxFuture;
@@ -137,6 +137,18 @@ impl Host for KernelHost {
     fn release_endpoint<'a>(&'a self, endpoint: &'a EndpointRef) -> BoxFuture<'a, Result<(), NetError>> {
         let (rtnl, deletions, endpoint) = (self.rtnl.clone(), self.deletions.clone(), endpoint.clone());
         Box::pin(self.worker.run(async move { endpoint::release(&rtnl, &deletions, &endpoint).await }))
+    }
+
+    fn remove_foreign_routes<'a>(
+        &'a self,
+        endpoints: &'a [EndpointRef],
+    ) -> BoxFuture<'a, Result<Vec<Result<HostRoute, NetError>>, NetError>> {
+        if !*self.active.borrow() {
+            return Box::pin(std::future::ready(Ok(Vec::new())));
+        }
+        let (rtnl, endpoints, ipv6) = (self.rtnl.clone(), endpoints.to_vec(), self.sysctl.has_ipv6());
+        let versions = if ipv6 { &[IpVersion::V4, IpVersion::V6][..] } else { &[IpVersion::V4] };
+        Box::pin(self.worker.run(async move { foreign::remove(&rtnl, versions, &endpoints).await }))
     }
 
     fn host_routes(&self) -> BoxFuture<'_, Result<Vec<HostRoute>, NetError>> {

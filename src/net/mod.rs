@@ -13,6 +13,7 @@ mod container;
 mod endpoint;
 mod error;
 pub mod faulty;
+mod foreign;
 mod gather;
 mod kernel;
 mod link;
@@ -38,7 +39,7 @@ pub use monitor::{AddressChange, HostEvent, LinkChange, NeighbourChange, RouteCh
 pub use mtu::{FALLBACK_MTU, host_mtu, is_uplink, workload_mtu};
 pub use next_hop::{NEXT_HOPS, NextHops};
 pub use remote::RouteChanges;
-pub use route::{HostRoute, ROUTE_METRIC, ROUTE_PROTOCOL, RouteKind};
+pub use route::{HostRoute, KERNEL_PROTOCOL, ROUTE_METRIC, ROUTE_PROTOCOL, RouteKind};
 pub use vxlan::{VXLAN_DEVICES, Vtep, VxlanDevice};
 
 use crate::model::{IfaceName, MacAddress};
@@ -144,6 +145,15 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     /// Removes the routes and the pair, from whichever end is here; nothing to remove is success. Routes to the same
     /// addresses on other devices stay, and so does an interface that is not this endpoint's.
     fn release_endpoint<'a>(&'a self, endpoint: &'a EndpointRef) -> BoxFuture<'a, Result<(), NetError>>;
+
+    /// Takes away what others have put into the main table on the host sides of these endpoints: all but a route to
+    /// each of their addresses and what the kernel keeps for the interface itself. Interfaces without an endpoint's mark
+    /// are left alone, and routes that lead elsewhere, too. A foreign route to an endpoint's own address stays as long
+    /// as it is the only one. Tells what went, and what could not; beside Felix, whose business it is then, nothing.
+    fn remove_foreign_routes<'a>(
+        &'a self,
+        endpoints: &'a [EndpointRef],
+    ) -> BoxFuture<'a, Result<Vec<Result<HostRoute, NetError>>, NetError>>;
 
     /// The main routing table, IPv4 then IPv6.
     fn host_routes(&self) -> BoxFuture<'_, Result<Vec<HostRoute>, NetError>>;

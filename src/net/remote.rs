@@ -62,9 +62,7 @@ fn message(route: &HostRoute) -> RouteMessage {
 
 fn described(route: &HostRoute) -> String {
     let how = if route.kind == RouteKind::Refuse { "blackhole route" } else { "route" };
-    let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
-    let device = route.device.as_deref().map(|device| format!(" dev {device}")).unwrap_or_default();
-    format!("{how} {}{via}{device}", route.destination)
+    format!("{how} {route}")
 }
 
 fn new(route: &HostRoute, flags: u16) -> Ask {

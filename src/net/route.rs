@@ -8,6 +8,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::RouteMessageBuilder;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The protocol number that marks our routes, as it marks Felix's
@@ -16,6 +17,9 @@ pub const ROUTE_PROTOCOL: u8 = 80;
 
 /// The metric of endpoint routes, Felix's `IPv4NormalRoutePriority`: BIRD takes a lower one for a live migration.
 pub const ROUTE_METRIC: u32 = 1024;
+
+/// The protocol of routes that the kernel makes for an address of an interface (`/etc/iproute2/rt_protos`).
+pub const KERNEL_PROTOCOL: u8 = 2;
 
 /// One next hop of a route in the host's main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +51,20 @@ impl HostRoute {
     #[must_use]
     pub fn touches_next_hops(&self) -> bool {
         touches_next_hops(self)
+    }
+}
+
+/// As `ip route` writes it: `DESTINATION [via GATEWAY] [dev DEVICE]`.
+impl fmt::Display for HostRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.destination)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        match &self.device {
+            Some(device) => write!(f, " dev {device}"),
+            None => Ok(()),
+        }
     }
 }
 

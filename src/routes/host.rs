@@ -4,7 +4,7 @@ use super::parse;
 use super::resolve::{device_name, no_ipip};
 use super::view::{Encap, Face, Pool, View};
 use crate::model::{Cidr, IpVersion};
-use crate::net::{HostAddress, HostRoute, Link, ROUTE_PROTOCOL, RouteKind, VxlanDevice};
+use crate::net::{HostAddress, HostRoute, KERNEL_PROTOCOL, Link, ROUTE_PROTOCOL, RouteKind, VxlanDevice};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -177,6 +177,3 @@ pub(super) fn plain(mut route: HostRoute) -> HostRoute {
     }
     route
 }
-
-/// Routes that the kernel makes for an address (`/etc/iproute2/rt_protos`).
-const KERNEL_PROTOCOL: u8 = 2;

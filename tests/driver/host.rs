@@ -217,6 +217,13 @@ impl Host for TestHost {
         })
     }
 
+    fn remove_foreign_routes<'a>(
+        &'a self,
+        _endpoints: &'a [EndpointRef],
+    ) -> BoxFuture<'a, Result<Vec<Result<HostRoute, NetError>>, NetError>> {
+        self.act("look for routes of others", |_| Ok(Vec::new()))
+    }
+
     fn host_routes(&self) -> BoxFuture<'_, Result<Vec<HostRoute>, NetError>> {
         self.act("list routes", |state| {
             let default = HostRoute {
