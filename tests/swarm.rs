@@ -15,6 +15,8 @@ mod across;
 mod engine;
 #[path = "swarm/fabric.rs"]
 mod fabric;
+#[path = "swarm/global.rs"]
+mod global;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "swarm/ledger.rs"]

@@ -48,7 +48,7 @@ impl<'a> Group<'a> {
 
     /// Waits until each of these calls over TCP exactly the expected ones of `others` successfully.
     #[track_caller]
-    fn calls(&self, others: &Group<'_>, expected: bool) {
+    pub(crate) fn calls(&self, others: &Group<'_>, expected: bool) {
         for from in &self.containers {
             let addresses = others.addresses_for(from);
             let wanted = if expected { addresses.clone() } else { BTreeSet::new() };

@@ -20,11 +20,11 @@ type Held = BTreeMap<IpAddr, String>;
 
 /// All addresses of running containers on networks of the plugin. One that two containers have fails the test.
 #[track_caller]
-fn running(lab: &Lab) -> Held {
+fn running(lab: &Lab, hosts: &[&str]) -> Held {
     let mut held = Held::new();
-    for host in lab.names() {
+    for host in hosts {
         for address in addresses(lab.engine(host)) {
-            let before = held.insert(address, host.to_owned());
+            let before = held.insert(address, (*host).to_owned());
             assert_eq!(before, None, "{address} is on two containers, one on {host}");
         }
     }
@@ -53,12 +53,15 @@ fn addresses(engine: &Engine) -> Vec<IpAddr> {
 struct Stored {
     allocated: Held,
     endpoints: Held,
+    /// What a leader has assigned (scope `global`), and no node has made its own.
+    for_swarm: Held,
 }
 
 fn stored(lab: &Lab) -> Stored {
     let mut stored = Stored::default();
     for (_, block) in list(lab, BLOCKS) {
-        read_block(&block, &mut stored.allocated);
+        read_block(&block, "libnetwork.", &mut stored.allocated);
+        read_block(&block, "libnetwork-swarm.", &mut stored.for_swarm);
     }
     for (_, endpoint) in list(lab, ENDPOINTS) {
         read_endpoint(&endpoint, &mut stored.endpoints);
@@ -83,13 +86,13 @@ fn list(lab: &Lab, prefix: &'static str) -> Vec<(String, Value)> {
     std::thread::spawn(read).join().unwrap()
 }
 
-/// The block's allocations that belong to endpoints; tunnels have addresses too.
-fn read_block(block: &Value, held: &mut Held) {
+/// The block's allocations whose handles begin so; tunnels have addresses too.
+fn read_block(block: &Value, handles: &str, held: &mut Held) {
     let base: IpAddr = block["cidr"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
     for (ordinal, allocation) in block["allocations"].as_array().unwrap().iter().enumerate() {
         let Some(index) = allocation.as_u64() else { continue };
         let attribute = &block["attributes"][usize::try_from(index).unwrap()];
-        if attribute["handle_id"].as_str().is_some_and(|handle| handle.starts_with("libnetwork.")) {
+        if attribute["handle_id"].as_str().is_some_and(|handle| handle.starts_with(handles)) {
             let node = attribute["secondary"]["node"].as_str().unwrap().to_owned();
             held.insert(nth(base, ordinal), node);
         }
@@ -125,10 +128,19 @@ fn findings(lab: &Lab) -> Option<String> {
 /// difference.
 #[track_caller]
 pub(crate) fn settled(lab: &Lab, count: usize) {
+    settled_on(lab, &lab.names(), count);
+}
+
+/// The same where only these hosts are on.
+#[track_caller]
+pub(crate) fn settled_on(lab: &Lab, hosts: &[&str], count: usize) {
     let begun = Instant::now();
     loop {
-        let (stored, running) = (stored(lab), running(lab));
-        let counted = running.len() == count && stored.allocated == running && stored.endpoints == running;
+        let (stored, running) = (stored(lab), running(lab, hosts));
+        let counted = running.len() == count
+            && stored.allocated == running
+            && stored.endpoints == running
+            && stored.for_swarm.is_empty();
         let findings = if counted { findings(lab) } else { None };
         if counted && findings.is_none() {
             return;
@@ -149,5 +161,5 @@ pub(crate) fn profiles(lab: &Lab) -> Vec<String> {
 /// No address is on two running containers, whatever etcd says.
 #[track_caller]
 pub(crate) fn without_duplicates(lab: &Lab) {
-    running(lab);
+    running(lab, &lab.names());
 }
