@@ -9,6 +9,8 @@
     reason = "a test fails by panicking; clippy only knows functions marked as tests"
 )]
 
+#[path = "architecture/cases.rs"]
+mod cases;
 #[path = "architecture/planted.rs"]
 mod planted;
 #[path = "architecture/rules.rs"]
@@ -18,6 +20,7 @@ mod source;
 
 use rules::Layers;
 use source::Source;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn root() -> &'static Path {
@@ -123,4 +126,15 @@ fn links_between_documents_lead_somewhere() {
     let faults =
         documents().iter().flat_map(|path| rules::links(root(), path, &read(path))).collect::<Vec<_>>();
     none(&faults);
+}
+
+/// Of Felix's catalogue the cases of one host, and those of failures, restarts and scale; those between them are about
+/// several hosts, which `tests/routes` has.
+#[test]
+fn every_case_of_the_catalogue_is_shown_by_a_test_that_exists() {
+    let (numbers, faults) = cases::table(root(), &read("tests/policy/README.md"));
+    none(&faults);
+    let wanted = (1..=97).chain(107..=117).map(|number: u32| number.to_string());
+    let wanted = wanted.chain(["67b".to_owned()]).collect::<BTreeSet<_>>();
+    assert_eq!(numbers, wanted);
 }
