@@ -3,7 +3,7 @@
 use crate::admin::{PolicyAnswer, PolicyDesk, PolicyQuestion};
 use crate::config::Config;
 use crate::dataplane::{self, Dataplane, RuleCount, Status};
-use crate::ipam::{Ipam, PoolUsage};
+use crate::ipam::{Census, Ipam, PoolUsage};
 use crate::metrics::{Calls, Exposition, MetricsPage, serve_metrics};
 use crate::protocol::{Request, Response};
 use crate::server::Handler;
@@ -25,14 +25,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Metrics {
     calls: Arc<Calls>,
     requests: Arc<Calls>,
-    ipam: Arc<OnceLock<Ipam>>,
+    census: Arc<OnceLock<Census>>,
 }
 
 impl Metrics {
     /// Counts the addresses of the pools as well, from now on: before, nobody has opened the datastore.
     pub(super) fn count_addresses(&self, ipam: Ipam) {
         // Only the first counts; both would read the same.
-        let _ = self.ipam.set(ipam);
+        let _ = self.census.set(Census::new(ipam));
     }
 
     /// Counts the calls that a handler answers.
@@ -69,8 +69,8 @@ impl Metrics {
             );
             page.sample("policy_problems", &[], problems.len());
         }
-        if let Some(ipam) = self.ipam.get()
-            && let Ok(Ok(pools)) = tokio::time::timeout(PATIENCE, ipam.pool_usage()).await
+        if let Some(census) = self.census.get()
+            && let Ok(Some(pools)) = tokio::time::timeout(PATIENCE, census.pools()).await
         {
             write_pools(&mut page, &pools);
         }

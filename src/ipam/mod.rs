@@ -13,6 +13,7 @@
 //! | `regions` | what that replica keeps |
 //! | `affinity` | claims blocks for this node and gives them up |
 //! | `allocator`, `annotate`, `assign`, `handles`, `lookup`, `rehome`, `release`, `usage` | the operations |
+//! | `census` | counts addresses for who asks often |
 //! | `facts`, `audit` | decide: what is wrong with all of it (`ipam check`) |
 //! | `queue` | serves many requests of this process with one write |
 //!
@@ -25,6 +26,7 @@ mod annotate;
 mod assign;
 mod audit;
 pub mod block;
+mod census;
 mod engine;
 mod error;
 mod facts;
@@ -45,6 +47,7 @@ mod usage;
 pub use affinity::AffinityReleased;
 pub use audit::{Audit, Counts, Finding, FindingKind, Held, NETWORK_ATTRIBUTE, audit};
 pub use block::{Allocation, BlockError, is_block_size};
+pub use census::Census;
 pub use error::{IpamError, Shortage};
 pub use facts::{Facts, User};
 pub use pools::Pool;

@@ -113,8 +113,11 @@ impl Engine {
             let of_version: Vec<Pool> =
                 pools.iter().filter(|pool| pool.spec.cidr.version() == version).cloned().collect();
             if !of_version.is_empty() {
-                let blocks = self.reader.blocks(version).await?;
-                counted.extend(count_pools(&blocks, &reserved, &of_version, None));
+                let (blocks, reserved) = (self.reader.blocks(version).await?, reserved.clone());
+                // Thousands of blocks are decoded: calls of Docker wait for no such thing.
+                let work = move || count_pools(&blocks, &reserved, &of_version, None);
+                let done = tokio::task::spawn_blocking(work).await;
+                counted.extend(done.map_err(|_ended| IpamError::Unfinished("the plugin is stopping"))?);
             }
         }
         Ok(counted)

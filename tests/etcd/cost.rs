@@ -2,11 +2,12 @@
 
 use crate::node::{Node, pools};
 use crate::server::{Etcd, Served};
+use calico_libnetwork::ipam::Census;
 use calico_libnetwork::model::{AllocationBlock, NodeName, key};
 use calico_libnetwork::store::{Store, Txn};
 use futures::future::join_all;
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 const V4: &str = "CalicoPoolIPv4";
 const V6: &str = "CalicoPoolIPv6";
@@ -95,4 +96,64 @@ async fn the_first_address_among_twenty_thousand_blocks_needs_no_read_beyond_one
     // Announce, create, take; all blocks were listed once, when the node started.
     assert_eq!(etcd.served().await.since(before), Served { reads: 0, writes: 3 });
     node.release(V4, &address).await.unwrap();
+}
+
+/// Blocks of which every address is held, as libnetwork's are: some eight kilobytes each.
+async fn fill_to_the_brim(store: &dyn Store, count: u32) {
+    let node = NodeName::new("other").unwrap();
+    let mut block =
+        calico_libnetwork::ipam::block::Block::new("10.64.0.0/26".parse().unwrap(), &node, SystemTime::now())
+            .unwrap();
+    for number in 0..64 {
+        let owner = serde_json::json!({
+            "handle_id": format!("libnetwork.other.{number:032x}"),
+            "secondary": {"node": "other", "timestamp": "2026-11-27 00:00:00 +0000 UTC"}
+        });
+        let owner = serde_json::from_value(owner).unwrap();
+        block.take(format!("10.64.0.{number}").parse().unwrap(), &owner).unwrap();
+    }
+    let full = serde_json::to_string(block.document()).unwrap();
+    let mut txn = Txn::new();
+    for number in 0..count {
+        let cidr = format!("10.{}.{}.{}/26", 64 + number / 1024, number / 4 % 256, number % 4 * 64);
+        let value = full.replace("10.64.0.0/26", &cidr);
+        txn = txn.put(key::block(&cidr.parse().unwrap()), value);
+        if txn.ops.len() == 100 {
+            store.commit(std::mem::take(&mut txn)).await.unwrap();
+        }
+    }
+    println!("{count} blocks of {} bytes", full.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counting_ten_thousand_full_blocks_again_and_again_reads_them_once() {
+    let Some(etcd) = Etcd::start().await else { return };
+    crate::node::pool(&etcd.store, "large", &serde_json::json!({"cidr": "10.64.0.0/10", "blockSize": 26}))
+        .await;
+    fill_to_the_brim(&etcd.store, 10_000).await;
+    let node = Node::start(&etcd.store, "docker-1").await;
+    let (ipam, start) = (node.drivers.ipam().clone(), Instant::now());
+    let before = etcd.served().await;
+    let counted = ipam.pool_usage().await.unwrap();
+    let alone = etcd.served().await.since(before).reads;
+    println!("counted once: {alone} reads, {:?}", start.elapsed());
+    assert!(alone > 0, "so much is not kept in memory");
+    assert_eq!(counted[0].usage.used, 640_000);
+
+    let (census, start) = (Census::new(ipam), Instant::now());
+    let before = etcd.served().await;
+    // Who gives up does not stop it, and five who ask meanwhile are served by it.
+    let _gave_up = tokio::time::timeout(Duration::from_millis(10), census.pools()).await;
+    for pools in join_all((0..5).map(|_| census.pools())).await {
+        assert_eq!(*pools.unwrap(), counted);
+    }
+    let first = etcd.served().await;
+    println!("asked for six times at once: {} reads, {:?}", first.since(before).reads, start.elapsed());
+    assert_eq!(first.since(before).reads, alone);
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(*census.pools().await.unwrap(), counted);
+    }
+    println!("asked for twenty times more: {:?}", start.elapsed());
+    assert_eq!(etcd.served().await.since(first), Served { reads: 0, writes: 0 });
 }
