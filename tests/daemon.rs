@@ -136,6 +136,21 @@ impl Daemon {
         container.join();
         container
     }
+
+    /// Containers `c1` and `c2`.
+    fn two_that_run(&self) -> (Container, Container) {
+        let (one, two) = (self.join(1), self.join(2));
+        one.run("c1");
+        two.run("c2");
+        (one, two)
+    }
+
+    /// The same, the first of which calls the second all the time.
+    fn two_that_talk(&self) -> (Container, Container, Stream) {
+        let (one, two) = self.two_that_run();
+        let stream = Stream::start(&two);
+        (one, two, stream)
+    }
 }
 
 impl Drop for Daemon {
@@ -278,10 +293,7 @@ fn felix_comes_programs_a_new_container_and_goes() {
             return;
         }
         let daemon = Daemon::start();
-        let (one, two) = (daemon.join(1), daemon.join(2));
-        one.run("c1");
-        two.run("c2");
-        let stream = Stream::start(&two);
+        let (one, two, stream) = daemon.two_that_talk();
         assert!(ours_filters());
 
         // Felix comes, and knows both.
@@ -509,11 +521,8 @@ fn what_others_route_to_a_container_goes_after_the_grace_and_what_they_route_els
                 "ip link add up0 type veth peer name far0; ip link set far0 up; ip link set up0 up; ip addr add 192.0.2.7/24 dev up0",
             );
             run("ip route add 10.8.0.0/24 via 192.0.2.8; ip -6 route add fd00:8::/64 dev up0");
-            let (one, joined) = (daemon.join(1), Instant::now());
-            let two = daemon.join(2);
-            one.run("c1");
-            two.run("c2");
-            let stream = Stream::start(&two);
+            let joined = Instant::now();
+            let (_, two, stream) = daemon.two_that_talk();
             let iface = &two.iface;
             let routes =
                 || ["", "-6"].map(|family| run(&format!("ip {family} route show table all dev {iface}")));
@@ -564,10 +573,7 @@ fn an_interface_that_was_renamed_away_and_back_works_again() {
             return;
         }
         let daemon = Daemon::start();
-        let (one, two) = (daemon.join(1), daemon.join(2));
-        one.run("c1");
-        two.run("c2");
-        let stream = Stream::start(&two);
+        let (one, two, stream) = daemon.two_that_talk();
         // The host answers for every address but the asker's own, which would look taken to whoever probes it.
         let answered = |ip: &str| {
             let asked =
@@ -761,9 +767,7 @@ fn policies_that_flap_neither_open_nor_close_an_endpoint_nor_hold_up_calls() {
         let Some(etcd) = Etcd::start() else { return };
         let daemon =
             Daemon::start_with(&[("ETCD_ENDPOINTS", etcd.url()), ("CALICO_LIBNETWORK_CREATE_POOLS", "true")]);
-        let (one, two) = (daemon.join(1), daemon.join(2));
-        one.run("c1");
-        two.run("c2");
+        let (_, two) = daemon.two_that_run();
         let runtime = etcd_server::runtime();
         let store = etcd.store(&runtime);
         runtime.block_on(store.commit(flap(&flap_name(0), 90, 0))).unwrap();

@@ -33,7 +33,12 @@ fn command(engine: &Engine, arguments: &[&str], input: &str) -> Output {
 
 #[track_caller]
 pub(crate) fn does(engine: &Engine, arguments: &[&str], input: &str) -> String {
-    let done = command(engine, arguments, input);
+    said(arguments, command(engine, arguments, input))
+}
+
+/// What a command said that did what it was told.
+#[track_caller]
+pub(crate) fn said(arguments: &[&str], done: Output) -> String {
     assert!(done.status.success(), "{arguments:?}: {}", text(&done));
     String::from_utf8(done.stdout).unwrap().trim_end().to_owned()
 }

@@ -1,7 +1,7 @@
 //! A host of the Go plugin's becomes one of this plugin's, under running containers.
 
-use crate::apply::BINARY;
-use crate::engine::{Container, Engine, text, wait_for};
+use crate::apply::{BINARY, said};
+use crate::engine::{Container, Engine, wait_for};
 use crate::etcd::Etcd;
 use crate::go_plugin_engine::{GoPlugin, POOLS, RESOURCES, at_etcd};
 use calico_libnetwork::store::Store;
@@ -17,9 +17,7 @@ const SOON: Duration = Duration::from_secs(30);
 #[track_caller]
 fn does(engine: &Engine, arguments: &[&str]) -> String {
     let endpoints = format!("ETCD_ENDPOINTS={}", Etcd::URL);
-    let done = engine.try_on_host(&[&["env", &endpoints, BINARY], arguments].concat());
-    assert!(done.status.success(), "{arguments:?}: {}", text(&done));
-    String::from_utf8(done.stdout).unwrap().trim_end().to_owned()
+    said(arguments, engine.try_on_host(&[&["env", &endpoints, BINARY], arguments].concat()))
 }
 
 fn stored(engine: &Engine, key: String) -> Value {

@@ -1,6 +1,6 @@
 //! What changes while traffic flows: modes, settings, nodes, interfaces, other people's hands.
 
-use crate::lab::{Host, Lab, all_reach_all};
+use crate::lab::{Host, Lab, TUNNELS, UPLINK, all_reach_all};
 use crate::support::netns;
 use crate::vxlan::device;
 use calico_libnetwork::model::IpVersion::{V4, V6};
@@ -21,8 +21,7 @@ fn a_pool_changes_its_mode_and_back() {
                 ("dev eth0", "dev eth0")
             };
             for (host, other) in [(&a, &two), (&b, &one)] {
-                host.until_route(&other.block(V4), four).await;
-                host.until_route(&other.block(V6), six).await;
+                host.until_routes(other, [four, six]).await;
             }
             all_reach_all(&[&one, &two]);
         }
@@ -53,8 +52,7 @@ fn settings_of_felix_make_the_device_anew() {
                     })
                     .await;
                 }
-                host.until_route(&other.block(V4), "dev vxlan.calico").await;
-                host.until_route(&other.block(V6), "dev vxlan-v6.calico").await;
+                host.until_routes(other, TUNNELS).await;
             }
             all_reach_all(&[&one, &three]);
         }
@@ -68,8 +66,7 @@ fn what_belongs_to_a_node_goes_with_it() {
         lab.pools("Always").await;
         let (a, c) = (lab.host("a", 0, 1).await, lab.host("c", 1, 3).await);
         let (one, three) = (a.container(&lab, 1).await, c.container(&lab, 3).await);
-        a.until_route(&three.block(V4), "dev vxlan.calico").await;
-        a.until_route(&three.block(V6), "dev vxlan-v6.calico").await;
+        a.until_routes(&three, TUNNELS).await;
         lab.delete("nodes", "c").await;
         let behind = |name: &str| {
             a.ip(&format!("fdb show dev {name}")) + &a.ip(&format!("neigh show dev {name} nud permanent"))
@@ -83,8 +80,7 @@ fn what_belongs_to_a_node_goes_with_it() {
         // It comes back without its addresses, as far as routes go: nothing; then with them.
         lab.put("Node", "nodes", "c", json!({})).await;
         lab.node("c", &format!("{}/24", c.v4), &format!("{}/64", c.v6)).await;
-        a.until_route(&three.block(V4), "dev vxlan.calico").await;
-        a.until_route(&three.block(V6), "dev vxlan-v6.calico").await;
+        a.until_routes(&three, TUNNELS).await;
         all_reach_all(&[&one, &three]);
     });
 }
@@ -97,8 +93,7 @@ fn routes_move_with_the_nodes_address() {
         let (a, b, c) = (lab.host("a", 0, 1).await, lab.host("b", 0, 2).await, lab.host("c", 1, 3).await);
         let (one, two, three) =
             (a.container(&lab, 1).await, b.container(&lab, 2).await, c.container(&lab, 3).await);
-        a.until_route(&two.block(V4), "dev eth0").await;
-        a.until_route(&two.block(V6), "dev eth0").await;
+        a.until_routes(&two, UPLINK).await;
         a.until_route(&three.block(V4), "dev vxlan.calico").await;
         // The wire gets another name and index, with the same addresses: it moves to a device on top of it.
         a.ip("link add link eth0 name moved type macvlan mode bridge");
@@ -109,16 +104,14 @@ fn routes_move_with_the_nodes_address() {
         a.ip(&format!("addr add {}/64 dev moved nodad", a.v6));
         a.ip("route add default via 192.0.2.254 dev moved");
         a.ip("-6 route replace default via 2001:db8:1::fe dev moved");
-        a.until_route(&two.block(V4), "dev moved").await;
-        a.until_route(&two.block(V6), "dev moved").await;
+        a.until_routes(&two, ["dev moved", "dev moved"]).await;
         a.until("the tunnels leave through it", |_| {
             ["vxlan.calico", "vxlan-v6.calico"]
                 .iter()
                 .all(|name| device(&a, name)["linkinfo"]["info_data"]["link"] == "moved")
         })
         .await;
-        a.until_route(&three.block(V4), "dev vxlan.calico").await;
-        a.until_route(&three.block(V6), "dev vxlan-v6.calico").await;
+        a.until_routes(&three, TUNNELS).await;
         all_reach_all(&[&one, &two, &three]);
     });
 }
@@ -131,10 +124,8 @@ fn what_others_break_is_put_right_and_what_is_theirs_stays() {
         let (a, b, c) = (lab.host("a", 0, 1).await, lab.host("b", 0, 2).await, lab.host("c", 1, 3).await);
         let (one, two, three) =
             (a.container(&lab, 1).await, b.container(&lab, 2).await, c.container(&lab, 3).await);
-        a.until_route(&two.block(V4), "dev eth0").await;
-        a.until_route(&two.block(V6), "dev eth0").await;
-        a.until_route(&three.block(V4), "dev vxlan.calico").await;
-        a.until_route(&three.block(V6), "dev vxlan-v6.calico").await;
+        a.until_routes(&two, UPLINK).await;
+        a.until_routes(&three, TUNNELS).await;
         let theirs = [
             "10.99.0.0/24 via 192.0.2.7 dev eth0 proto static",
             "10.98.0.0/24 via 192.0.2.7 dev eth0 proto 12",
@@ -154,10 +145,8 @@ fn what_others_break_is_put_right_and_what_is_theirs_stays() {
         a.ip("addr replace 2001:db8:1::1/64 dev eth0 nodad");
         a.ip("route replace default via 192.0.2.254 dev eth0");
         a.ip("-6 route replace default via 2001:db8:1::fe dev eth0");
-        a.until_route(&two.block(V4), "dev eth0").await;
-        a.until_route(&two.block(V6), "dev eth0").await;
-        a.until_route(&three.block(V4), "dev vxlan.calico").await;
-        a.until_route(&three.block(V6), "dev vxlan-v6.calico").await;
+        a.until_routes(&two, UPLINK).await;
+        a.until_routes(&three, TUNNELS).await;
         all_reach_all(&[&one, &two, &three]);
         ends_come_back(&a).await;
         all_reach_all(&[&one, &two, &three]);
@@ -211,10 +200,8 @@ fn a_restart_takes_nothing_away_and_stale_routes_go() {
         lab.pools("Always").await;
         let (mut a, c) = (lab.host("a", 0, 1).await, lab.host("c", 1, 3).await);
         let (one, three) = (a.container(&lab, 1).await, c.container(&lab, 3).await);
-        a.until_route(&three.block(V4), "dev vxlan.calico").await;
-        a.until_route(&three.block(V6), "dev vxlan-v6.calico").await;
-        c.until_route(&one.block(V4), "dev vxlan.calico").await;
-        c.until_route(&one.block(V6), "dev vxlan-v6.calico").await;
+        a.until_routes(&three, TUNNELS).await;
+        c.until_routes(&one, TUNNELS).await;
         let before = (a.routes(), device(&a, "vxlan.calico")["ifindex"].clone());
         a.stop();
         all_reach_all(&[&one, &three]);
@@ -253,8 +240,7 @@ fn beside_felix_nothing_is_touched() {
         b.until_route(&two.block(V6), "blackhole").await;
         let before = a.faults.as_ref().unwrap().calls().len();
         let three = lab.host("c", 0, 3).await.container(&lab, 3).await;
-        b.until_route(&three.block(V4), "dev eth0").await;
-        b.until_route(&three.block(V6), "dev eth0").await;
+        b.until_routes(&three, UPLINK).await;
         let calls = a.faults.as_ref().unwrap().calls();
         let changes = calls[before..].iter().filter(|call| format!("{call:?}").starts_with("ChangeRoutes"));
         assert_eq!(changes.count(), 0, "{calls:#?}");

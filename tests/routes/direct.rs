@@ -33,8 +33,7 @@ fn an_address_that_nobody_has_is_refused_at_once() {
         lab.pools("Never").await;
         let a = lab.host("a", 0, 1).await;
         let web = a.container(&lab, 1).await;
-        a.until_route(&web.block(V4), "blackhole").await;
-        a.until_route(&web.block(V6), "blackhole").await;
+        a.until_routes(&web, ["blackhole", "blackhole"]).await;
         for version in [V4, V6] {
             let cidr: calico_libnetwork::model::Cidr = web.block(version).parse().unwrap();
             let to = std::net::SocketAddr::new(cidr.last(), 4000);

@@ -30,6 +30,11 @@ const ROOT: &str = "/calico/resources/v3/projectcalico.org/";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const PORT: u16 = 4000;
 
+/// What routes through the tunnels of IPv4 and IPv6 contain.
+pub(crate) const TUNNELS: [&str; 2] = ["dev vxlan.calico", "dev vxlan-v6.calico"];
+/// The same of direct ones.
+pub(crate) const UPLINK: [&str; 2] = ["dev eth0", "dev eth0"];
+
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -281,6 +286,13 @@ impl Host {
             plain.starts_with(&begins) && line.contains(contains)
         };
         self.until(&format!("{to} {contains}"), |routes| routes.iter().any(found)).await;
+    }
+
+    /// Waits until the routes to a container's blocks are there, of IPv4 and of IPv6, that contain these texts.
+    pub(crate) async fn until_routes(&self, to: &Container, contain: [&str; 2]) {
+        for (version, contains) in [IpVersion::V4, IpVersion::V6].into_iter().zip(contain) {
+            self.until_route(&to.block(version), contains).await;
+        }
     }
 
     /// A container with addresses that IPAM chooses, one of each family.

@@ -1,6 +1,6 @@
 //! What should not be: clashes, missing addresses, broken documents, somebody else's devices.
 
-use crate::lab::{Lab, all_reach_all};
+use crate::lab::{Lab, TUNNELS, UPLINK, all_reach_all};
 use crate::support::netns;
 use crate::vxlan::device;
 use calico_libnetwork::model::IpVersion::{V4, V6};
@@ -17,8 +17,7 @@ fn of_two_nodes_with_one_address_the_first_keeps_it_and_the_rest_works() {
         lab.node("z", &format!("{}/24", b.v4), &format!("{}/64", b.v6)).await;
         let three = thief.container(&lab, 3).await;
         for (host, other) in [(&a, &two), (&b, &one)] {
-            host.until_route(&other.block(V4), "dev eth0").await;
-            host.until_route(&other.block(V6), "dev eth0").await;
+            host.until_routes(other, UPLINK).await;
         }
         assert!(!a.routes().iter().any(|route| route.contains(&three.block(V4))), "{:#?}", a.routes());
         all_reach_all(&[&one, &two]);
@@ -39,16 +38,14 @@ fn broken_documents_leave_the_rest_alone() {
         lab.raw("/calico/ipam/v2/assignment/ipv4/block/10.65.77.0-29", "null").await;
         let (a, b) = (lab.host("a", 0, 1).await, lab.host("b", 0, 2).await);
         let (one, two) = (a.container(&lab, 1).await, b.container(&lab, 2).await);
-        a.until_route(&two.block(V4), "dev eth0").await;
-        a.until_route(&two.block(V6), "dev eth0").await;
+        a.until_routes(&two, UPLINK).await;
         // A document that breaks while it is in use keeps what it said.
         lab.raw("/calico/resources/v3/projectcalico.org/nodes/b", "{}").await;
         lab.raw("/calico/resources/v3/projectcalico.org/ippools/four", "{}").await;
         let late = lab.host("c", 0, 3).await;
         late.until_route(&one.block(V6), "dev eth0").await;
         a.until_route(&two.block(V4), "dev eth0").await;
-        b.until_route(&one.block(V4), "dev eth0").await;
-        b.until_route(&one.block(V6), "dev eth0").await;
+        b.until_routes(&one, UPLINK).await;
         all_reach_all(&[&one, &two]);
     });
 }
@@ -89,8 +86,7 @@ fn a_vni_that_docker_has_is_told_and_another_one_works_beside_it() {
         let spec = json!({"vxlanVNI": calico_libnetwork::routes::FREE_VNI});
         lab.put("FelixConfiguration", "felixconfigurations", "default", spec).await;
         for (host, other) in [(&a, &three), (&c, &one)] {
-            host.until_route(&other.block(V4), "dev vxlan.calico").await;
-            host.until_route(&other.block(V6), "dev vxlan-v6.calico").await;
+            host.until_routes(other, TUNNELS).await;
         }
         all_reach_all(&[&one, &three]);
         assert_eq!(device(&a, "ingress")["linkinfo"]["info_data"]["id"], 4096);

@@ -1,6 +1,6 @@
 //! VXLAN packets from machines that are no nodes.
 
-use crate::lab::{Host, Lab, ip};
+use crate::lab::{Host, Lab, TUNNELS, ip};
 use crate::support::netns::{self, Echo};
 use crate::vxlan::tunnel_address;
 use calico_libnetwork::model::IpVersion::{V4, V6};
@@ -81,8 +81,7 @@ fn only_nodes_and_who_is_listed_may_send_vxlan() {
         let (one, two) = (a.container(&lab, 1).await, b.container(&lab, 2).await);
         let stranger = lab.bare_host("s", 0, 9).await;
         for (host, other) in [(&a, &two), (&b, &one)] {
-            host.until_route(&other.block(V4), "dev vxlan.calico").await;
-            host.until_route(&other.block(V6), "dev vxlan-v6.calico").await;
+            host.until_routes(other, TUNNELS).await;
         }
         let ends = intrude(&lab, &stranger, &a).await;
         let echoes = a.ns.enter(move || ends.map(|end| Echo::start(end.ip(), PORT)));

@@ -1,6 +1,6 @@
 //! VXLAN: devices, what is behind them, tunnel addresses, subnets.
 
-use crate::lab::{Container, Host, Lab, all_reach_all, ip};
+use crate::lab::{Container, Host, Lab, TUNNELS, UPLINK, all_reach_all, ip};
 use crate::support::netns;
 use calico_libnetwork::model::IpVersion::{V4, V6};
 use serde_json::{Value, json};
@@ -15,8 +15,7 @@ pub(crate) fn device(host: &Host, name: &str) -> Value {
 async fn until_tunnelled(pairs: &[(&Host, &Container)]) {
     for (n, (host, _)) in pairs.iter().enumerate() {
         for (_, (_, other)) in pairs.iter().enumerate().filter(|(m, _)| *m != n) {
-            host.until_route(&other.block(V4), "dev vxlan.calico").await;
-            host.until_route(&other.block(V6), "dev vxlan-v6.calico").await;
+            host.until_routes(other, TUNNELS).await;
         }
     }
 }
@@ -96,8 +95,7 @@ fn cross_subnet_tunnels_only_where_it_must() {
         }
         until_tunnelled(&[(&a, &one), (&c, &three)]).await;
         until_tunnelled(&[(&b, &two), (&c, &three)]).await;
-        b.until_route(&one.block(V4), "dev eth0").await;
-        b.until_route(&one.block(V6), "dev eth0").await;
+        b.until_routes(&one, UPLINK).await;
         all_reach_all(&[&one, &two, &three]);
     });
 }
@@ -117,10 +115,8 @@ fn borrowed_addresses_go_through_the_tunnel_to_the_borrower() {
             host.until_route(&borrower.address(V6).to_string(), "dev vxlan-v6.calico").await;
         }
         until_tunnelled(&[(&a, &owner), (&c, &third)]).await;
-        b.until_route(&third.block(V4), "dev vxlan.calico").await;
-        b.until_route(&third.block(V6), "dev vxlan-v6.calico").await;
-        b.until_route(&owner.block(V4), "dev vxlan.calico").await;
-        b.until_route(&owner.block(V6), "dev vxlan-v6.calico").await;
+        b.until_routes(&third, TUNNELS).await;
+        b.until_routes(&owner, TUNNELS).await;
         all_reach_all(&[&owner, &borrower, &third]);
     });
 }
@@ -201,8 +197,7 @@ fn the_host_speaks_under_its_tunnel_address_whatever_it_is_bound_to() {
         lab.pools("Always").await;
         let (a, c) = (lab.host("a", 0, 1).await, lab.host("c", 1, 3).await);
         let three = c.container(&lab, 3).await;
-        a.until_route(&three.block(V4), "dev vxlan.calico").await;
-        a.until_route(&three.block(V6), "dev vxlan-v6.calico").await;
+        a.until_routes(&three, TUNNELS).await;
         assert_eq!([a.asks_under(a.v4, &three).unwrap(), a.asks_under(a.v6, &three).unwrap()], [a.v4, a.v6]);
         let filter = a.filter();
         for (from, version) in [(a.v4, V4), (a.v6, V6)] {
