@@ -9,15 +9,18 @@
 
 mod support;
 
-use calico_libnetwork::cluster::{NodeKeeper, Published, machine_id};
+use calico_libnetwork::cluster::{ClaimError, NameClaim, NodeKeeper, Published, machine_id};
 use calico_libnetwork::config::{Detection, NodeAddress, NodeConfig};
 use calico_libnetwork::model::{AsNumber, NodeName, NodeSpec, Resource, key};
-use calico_libnetwork::net::{Host, KernelHost};
+use calico_libnetwork::net::faulty::FaultyHost;
+use calico_libnetwork::net::{Host, HostAddress, KernelHost};
 use calico_libnetwork::store::{MemoryStore, SharedStore, Txn, typed};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use support::netns::{self, Ip};
+use tokio::time::Instant;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -165,4 +168,85 @@ async fn a_machine_keeps_its_id_as_long_as_it_is_up() {
     let first = machine_id(&local).await.unwrap();
     assert_eq!(machine_id(&local).await.unwrap(), first);
     assert_ne!(machine_id(&MemoryStore::new()).await.unwrap(), first);
+}
+
+/// A host that has one address.
+fn host_with(address: &str) -> Arc<dyn Host> {
+    let host = FaultyHost::new();
+    host.set_addresses(vec![HostAddress {
+        index: 2,
+        device: "eth0".to_owned(),
+        up: true,
+        address: ip(address),
+        prefix_len: 24,
+        secondary: false,
+        unusable: false,
+    }]);
+    Arc::new(host)
+}
+
+/// The Node's address and the machine that it says it is.
+async fn owner(store: &SharedStore) -> (String, String) {
+    let node = node(store, "a").await;
+    let machine = &node["metadata"]["annotations"]["org.projectcalico.docker.machine"];
+    (node["spec"]["bgp"]["ipv4Address"].as_str().unwrap().to_owned(), machine.as_str().unwrap().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_does_nothing_under_a_name_under_which_another_lives() {
+    let store: SharedStore = Arc::new(MemoryStore::new());
+    let of = |address: &str, machine: &str| {
+        keeper(&store, &host_with(address), "a", (NodeConfig::default(), machine))
+    };
+    let first = of("192.0.2.1", "11-bb");
+    let begun = Instant::now();
+    NameClaim::new(first.clone()).make().await.unwrap();
+    first.publish().await.unwrap();
+    NameClaim::new(first.clone()).make().await.unwrap();
+    // The same host after a reboot, and after its state was lost.
+    for machine in ["11-cc", "22-bb"] {
+        NameClaim::new(of("192.0.2.1", machine)).make().await.unwrap();
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nobody is asked");
+
+    let lives = tokio::spawn({
+        let first = first.clone();
+        async move {
+            loop {
+                let published = first.publish().await.unwrap();
+                if let Some(asker) = published.asked_by {
+                    return asker;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    // A clone that was booted elsewhere, and is the first in all but its address and boot.
+    let mut claim = NameClaim::new(of("192.0.2.2", "11-dd"));
+    let refused = claim.make().await.unwrap_err();
+    assert!(matches!(&refused, ClaimError::Taken(machine) if machine == "11-bb"), "{refused}");
+    assert_eq!(lives.await.unwrap(), "11-dd");
+    assert_eq!(owner(&store).await, ("192.0.2.1/24".to_owned(), "11-bb".to_owned()));
+    // The first is restarted now, which is no reason to take its name.
+    let before = store.get(&first.key()).await.unwrap().unwrap().revision;
+    claim.make().await.unwrap_err();
+    assert_eq!(store.get(&first.key()).await.unwrap().unwrap().revision, before, "it is not asked again");
+    store.commit(Txn::new().remove(first.key())).await.unwrap();
+    claim.make().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_whose_host_is_gone_is_the_next_ones() {
+    let store: SharedStore = Arc::new(MemoryStore::new());
+    let of = |address: &str, machine: &str| {
+        keeper(&store, &host_with(address), "a", (NodeConfig::default(), machine))
+    };
+    of("192.0.2.1", "11-bb").publish().await.unwrap();
+    let (next, begun) = (of("192.0.2.2", "22-cc"), Instant::now());
+    NameClaim::new(next.clone()).make().await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(5), "it was asked");
+    next.publish().await.unwrap();
+    assert_eq!(owner(&store).await, ("192.0.2.2/24".to_owned(), "22-cc".to_owned()));
+    let left = node(&store, "a").await["metadata"]["annotations"].as_object().unwrap().clone();
+    assert!(!left.contains_key("org.projectcalico.docker.asked-by"), "{left:?}");
 }

@@ -23,6 +23,8 @@ mod lab;
 mod ledger;
 #[path = "swarm/managers.rs"]
 mod managers;
+#[path = "swarm/namesake.rs"]
+mod namesake;
 #[path = "swarm/services.rs"]
 mod services;
 #[path = "swarm/stack.rs"]

@@ -109,6 +109,9 @@ impl NodeTask {
         if let Some(other) = &taken {
             problems.push(duplicate(other));
         }
+        if let Some(other) = &published.asked_by {
+            problems.push(asked(other));
+        }
         if taken.is_some() || self.taken_at.is_none() {
             self.taken_at = Some(Instant::now());
         }
@@ -129,6 +132,13 @@ fn duplicate(other: &str) -> String {
     format!(
         "another host (machine {other}) runs under this node's name: each takes the other's addresses and routes; set \
          NODENAME to a name of its own on one of them"
+    )
+}
+
+fn asked(other: &str) -> String {
+    format!(
+        "another host (machine {other}) was started under this node's name and is told that this one lives; set NODENAME to a \
+         name of its own there"
     )
 }
 

@@ -7,7 +7,7 @@ use super::metrics::Metrics;
 use super::policy::PolicyFeed;
 use super::replica::replicate;
 use super::tuning::TuningFeed;
-use crate::cluster::{self, DatastoreLock, NodeKeeper};
+use crate::cluster::{self, DatastoreLock, NameClaim, NodeKeeper};
 use crate::config::{Config, Datastore, DefaultPool, EtcdConfig, EtcdMembers};
 use crate::dataplane::{self, Dataplane, ForwardAccept, LegacyTools};
 use crate::driver::{self, Drivers, Scopes};
@@ -21,7 +21,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 /// Pauses between two tries of one step.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -103,11 +103,7 @@ pub(super) async fn build(
     let machine = persist(key, || cluster::machine_id(&*local)).await;
     let name = options.node.clone();
     let keeper = NodeKeeper::new(store.clone(), host.clone(), name, config.node.clone(), machine);
-    // What cannot be published now is tried again; this host works without.
-    match keeper.publish().await {
-        Ok(published) => super::node::note(&published),
-        Err(error) => log::warn!("{error}"),
-    }
+    publish(config, key, &keeper).await;
     persist(key, || prepare_kernel(&*host)).await;
     let felix = FelixWatch::start(FelixParts {
         mode: config.dataplane,
@@ -146,6 +142,19 @@ pub(super) async fn build(
     persist(key, || dataplane.ensure()).await;
     let drivers = Arc::new(drivers);
     (Parts { store, underlay, dataplane, drivers, keeper, lock, felix, active }, policy, tuning, routes)
+}
+
+/// Publishes this host under its node name, once that is known to be nobody else's.
+async fn publish(config: &Config, key: &GateKey, keeper: &NodeKeeper) {
+    if config.datastore != Datastore::Embedded {
+        let claim = Mutex::new(NameClaim::new(keeper.clone()));
+        persist(key, || async { claim.lock().await.make().await }).await;
+    }
+    // What cannot be published now is tried again; this host works without.
+    match keeper.publish().await {
+        Ok(published) => super::node::note(&published),
+        Err(error) => log::warn!("{error}"),
+    }
 }
 
 /// Tries a step until it succeeds.

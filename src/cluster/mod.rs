@@ -6,6 +6,7 @@
 //!    Node as it is, other Nodes ----^
 //! ```
 
+mod claim;
 mod detect;
 mod felix_prefix;
 mod lock;
@@ -14,6 +15,7 @@ mod node_plan;
 mod pools;
 mod singletons;
 
+pub use claim::{ClaimError, NameClaim};
 pub use detect::is_uplink_address;
 pub use felix_prefix::foreign_prefix;
 pub use lock::{DatastoreLock, sentence as lock_sentence};

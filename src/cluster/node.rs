@@ -1,7 +1,7 @@
 //! Keeps this host's Node resource as the host is.
 
 use super::detect::Seen;
-use super::node_plan::{Facts, MACHINE_ANNOTATION, plan};
+use super::node_plan::{ASKED_ANNOTATION, Facts, MACHINE_ANNOTATION, plan};
 use crate::config::{Detection, NodeConfig};
 use crate::model::{IpVersion, NodeName, NodeSpec, ObjectMeta, Resource, key};
 use crate::net::{Host, HostAddress, NetError};
@@ -39,6 +39,8 @@ pub struct Published {
     pub problems: Vec<String>,
     /// Which host wrote the Node last, if it was another one.
     pub taken_from: Option<String>,
+    /// Which host has asked whether one lives under this name, and is answered by this.
+    pub asked_by: Option<String>,
     /// Whether anything was written.
     pub written: bool,
 }
@@ -117,11 +119,40 @@ impl NodeKeeper {
     /// # Errors
     /// The datastore.
     pub async fn other_machine(&self) -> Result<Option<String>, ClusterError> {
-        let node = typed::get::<Resource<NodeSpec>>(&*self.store, &self.key()).await?;
-        Ok(node.and_then(|node| self.other(&node.value)))
+        Ok(self.read().await?.and_then(|node| self.other(&node)))
     }
 
-    fn other(&self, node: &Resource<NodeSpec>) -> Option<String> {
+    /// Who this host is.
+    pub(super) fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    pub(super) async fn addresses(&self) -> Result<Vec<HostAddress>, ClusterError> {
+        Ok(self.host.addresses().await?)
+    }
+
+    pub(super) async fn read(&self) -> Result<Option<Resource<NodeSpec>>, ClusterError> {
+        let node = typed::get::<Resource<NodeSpec>>(&*self.store, &self.key()).await?;
+        Ok(node.map(|node| node.value))
+    }
+
+    /// Notes in the Node, where there is one, that this host asks who lives under its name.
+    pub(super) async fn ask(&self) -> Result<(), ClusterError> {
+        let attempt = || async {
+            let Some(node) = typed::get::<Resource<NodeSpec>>(&*self.store, &self.key()).await? else {
+                return Ok(());
+            };
+            let mut asked = node.value;
+            asked.metadata.annotate(ASKED_ANNOTATION, self.machine.clone());
+            let value = typed::encode(&self.key(), &asked)?;
+            self.store.commit(Txn::new().upsert(self.key(), Some(node.revision), value)).await?;
+            Ok(())
+        };
+        retry::on_conflict(attempt).await
+    }
+
+    /// The machine that a Node says it is, if that is another one than this.
+    pub(super) fn other(&self, node: &Resource<NodeSpec>) -> Option<String> {
         let machine = node.metadata.annotation(MACHINE_ANNOTATION)?;
         (machine != self.machine).then(|| machine.to_owned())
     }
@@ -154,7 +185,10 @@ impl NodeKeeper {
         }
         let bgp = after.spec.bgp.unwrap_or_default();
         let addresses = [bgp.ipv4_address, bgp.ipv6_address];
-        Ok(Published { addresses, problems, taken_from: self.other(&before), written: written && write })
+        let asked_by = before.metadata.annotation(ASKED_ANNOTATION).map(str::to_owned);
+        let asked_by = asked_by.filter(|asker| *asker != self.machine);
+        let taken_from = self.other(&before);
+        Ok(Published { addresses, problems, taken_from, asked_by, written: written && write })
     }
 
     fn fresh(&self) -> Resource<NodeSpec> {

@@ -6,6 +6,7 @@ use super::detect::{Seen, detect};
 use crate::config::{NodeAddress, NodeAddressConfig, NodeConfig};
 use crate::model::{IpVersion, NodeBgpSpec, NodeSpec, Resource};
 use ipnetwork::IpNetwork;
+use std::net::IpAddr;
 
 /// The annotation that holds the address we detected, by IP version.
 pub(super) fn detected_annotation(version: IpVersion) -> &'static str {
@@ -17,6 +18,9 @@ pub(super) fn detected_annotation(version: IpVersion) -> &'static str {
 
 /// The annotation that holds [`super::machine_id`] of the host that wrote the Node last.
 pub(super) const MACHINE_ANNOTATION: &str = "org.projectcalico.docker.machine";
+
+/// The annotation by which another host asks whether one lives under the Node's name ([`super::claim`]). Who does takes it away.
+pub(super) const ASKED_ANNOTATION: &str = "org.projectcalico.docker.asked-by";
 
 /// What a plan is made of.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +61,7 @@ pub(super) fn plan(node: &Resource<NodeSpec>, facts: Facts<'_>) -> (Resource<Nod
     }
     planned.spec.bgp = Some(bgp).filter(|bgp| *bgp != NodeBgpSpec::default());
     annotate(&mut planned, MACHINE_ANNOTATION, Some(facts.machine.to_owned()));
+    annotate(&mut planned, ASKED_ANNOTATION, None);
     (planned, problems)
 }
 
@@ -76,6 +81,13 @@ pub(super) fn address_of(bgp: &NodeBgpSpec, version: IpVersion) -> Option<&str> 
         IpVersion::V6 => bgp.ipv6_address.as_deref(),
     };
     text.filter(|text| !text.is_empty())
+}
+
+/// The addresses that a Node publishes.
+pub(super) fn published(node: &Resource<NodeSpec>) -> impl Iterator<Item = IpAddr> {
+    let text = |version| node.spec.bgp.as_ref().and_then(|bgp| address_of(bgp, version));
+    let texts = [IpVersion::V4, IpVersion::V6].into_iter().filter_map(text);
+    texts.filter_map(|text| text.parse::<IpNetwork>().ok()).map(|network| network.ip())
 }
 
 #[derive(Debug, Clone, Copy)]
