@@ -13,6 +13,7 @@ mod bird;
 mod control;
 mod feed;
 mod filter;
+mod leftover;
 mod reach;
 mod render;
 mod rendering;

@@ -1,22 +1,21 @@
 //! Keeps BIRD as the datastore wants it.
 
-use super::bird::{Bird, BirdError, Places, disown, note, noted, write};
+use super::bird::{Bird, BirdError, Places, note, noted, write};
 use super::feed::Feed;
+use super::leftover::Leftover;
 use super::reach::Reach;
 use super::render::render;
-use super::rendering::{PATIENCE, Setup};
+use super::rendering::Setup;
 use super::watched::Watched;
-use super::withdraw::take_out;
 use crate::model::NodeName;
 use crate::net::SharedUnderlay;
 use crate::store::SharedStore;
 use crate::task::Backoff;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// How often sessions are looked at.
@@ -25,8 +24,6 @@ const LOOK: Duration = Duration::from_secs(2);
 const NOTE: Duration = Duration::from_secs(30);
 /// The first time after its start.
 const SETTLED: Duration = Duration::from_secs(5);
-/// Longest wait for an answer of this host's own address.
-const DIAL: Duration = Duration::from_secs(1);
 /// Pauses before BIRD is started again.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -64,11 +61,8 @@ pub struct Worker {
     /// By which routers they went when BIRD was asked last.
     routers: BTreeSet<IpAddr>,
     note_at: Instant,
-    /// Where a BGP speaker of this node listens, once the datastore was read, and how long peers wait for one.
-    ends: Option<Vec<SocketAddr>>,
-    patience: Duration,
-    /// Set while somebody else programs this host, and routes of BIRD may be without an owner.
-    left_until: Option<Instant>,
+    /// What is to become of its routes while somebody else programs this host.
+    leftover: Leftover,
     bird: Option<Bird>,
     started: Instant,
     start_at: Instant,
@@ -94,9 +88,7 @@ impl Worker {
             reach: Reach::default(),
             routers: BTreeSet::new(),
             note_at: now,
-            ends: None,
-            patience: PATIENCE,
-            left_until: None,
+            leftover: Leftover::new(),
             bird: None,
             started: now,
             start_at: now,
@@ -130,7 +122,7 @@ impl Worker {
                 }
                 () = ended(&mut self.bird) => self.ended("it ended by itself"),
                 () = sleep_until(self.start_at), if idle => self.start().await,
-                () = at(self.left_until) => self.see_to_routes().await,
+                () = self.leftover.due() => self.leftover.settle(&self.places, &self.host).await,
                 _ = look.tick(), if self.bird.is_some() => self.look(began.elapsed()).await,
                 () = self.feed.changed() => self.follow().await,
             }
@@ -152,15 +144,14 @@ impl Worker {
     async fn switch(&mut self) {
         if *self.active.borrow() {
             log::info!("BGP is this plugin's");
-            self.left_until = None;
+            self.leftover.take_back();
             self.start_at = Instant::now();
         } else {
             self.stand_back().await;
         }
     }
 
-    /// Leaves BGP to calico/node's BIRD, which has the same protocol number and takes the routes over. They stay for as long
-    /// as the peers wait for it.
+    /// Leaves BGP to calico/node's BIRD.
     async fn stand_back(&mut self) {
         log::info!("BGP is left to calico/node");
         if self.bird.is_none() {
@@ -169,34 +160,7 @@ impl Worker {
         }
         self.leave().await;
         self.watched.forget();
-        if self.places.reach().exists() {
-            self.left_until = Some(Instant::now() + self.patience);
-        }
-    }
-
-    /// Peers that waited have forgotten this node by now, unless somebody speaks BGP here: then the routes are theirs.
-    async fn see_to_routes(&mut self) {
-        let Some(ends) = &self.ends else {
-            // Whose the routes are cannot be asked yet.
-            self.left_until = Some(Instant::now() + self.patience);
-            return;
-        };
-        self.left_until = None;
-        let outcome = if speaks(ends).await {
-            log::info!("routes that BIRD left are calico/node's: somebody speaks BGP on this host");
-            disown(&self.places).await.map_err(Into::into)
-        } else {
-            log::warn!(
-                "nobody speaks BGP on this host since Felix programs it: the routes that BIRD left are taken away; let calico/node \
-                 run BIRD (CALICO_NETWORKING_BACKEND=bird), or give pools a vxlanMode"
-            );
-            let stays = take_out(&self.places, &*self.host).await;
-            stays.map(|stays| stays.iter().for_each(|sentence| log::warn!("{sentence}")))
-        };
-        if let Err(error) = outcome {
-            log::warn!("routes that BIRD left: {error}");
-            self.left_until = Some(Instant::now() + LONGEST_PAUSE);
-        }
+        self.leftover.leave(&self.places);
     }
 
     /// The datastore has changed.
@@ -205,7 +169,7 @@ impl Worker {
             Ok(rendering) => rendering,
             Err(why) => return self.tell([format!("BGP stays as it is: {why}")].into()),
         };
-        (self.ends, self.patience) = (Some(rendering.ends), rendering.patience);
+        self.leftover.learn(rendering.ends, rendering.patience);
         self.tell(rendering.problems.into_iter().map(|problem| format!("BGP: {problem}")).collect());
         if self.written.as_ref() == Some(&rendering.text) {
             return;
@@ -320,23 +284,6 @@ impl Worker {
     }
 }
 
-/// Whether somebody listens at one of these ends.
-async fn speaks(ends: &[SocketAddr]) -> bool {
-    for end in ends {
-        if let Ok(Ok(_)) = timeout(DIAL, TcpStream::connect(end)).await {
-            return true;
-        }
-    }
-    false
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
 async fn ended(bird: &mut Option<Bird>) {
     match bird {
         Some(bird) => match bird.ended().await {
@@ -344,34 +291,5 @@ async fn ended(bird: &mut Option<Bird>) {
             Err(error) => log::warn!("wait for BIRD: {error}"),
         },
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::bird::note;
-    use super::*;
-    use crate::model::RouterId;
-    use crate::net::KernelHost;
-    use crate::store::MemoryStore;
-    use std::sync::Arc;
-
-    #[tokio::test]
-    async fn routes_that_bird_left_stay_until_it_is_known_where_calico_nodes_would_listen() {
-        let folder = tempfile::tempdir().unwrap();
-        let (bird, run) = (folder.path().join("bird"), folder.path().join("run"));
-        let places = Places { program: bird.clone(), folder: bird, run };
-        note(&places, &Reach::read("router 192.0.2.1\n")).await.unwrap();
-        let mut worker = Worker::new(Parts {
-            store: Arc::new(MemoryStore::new()),
-            host: Arc::new(KernelHost::open("/proc/sys/net").await.unwrap()),
-            node: NodeName::new("here").unwrap(),
-            active: watch::channel(false).1,
-            setup: Setup { router_id: RouterId::default(), blackholes: false },
-            places: places.clone(),
-        });
-        worker.left_until = Some(Instant::now());
-        worker.see_to_routes().await;
-        assert!(worker.left_until.is_some() && places.reach().exists());
     }
 }
