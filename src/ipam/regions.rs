@@ -3,7 +3,8 @@
 use crate::model::{ClusterInformationSpec, IpPoolSpec, IpReservationSpec, NodeName, NodeSpec, key};
 use crate::store::replica::{Region, Spill};
 
-/// Memory for blocks: some ten thousand of them. With more, a node keeps those that it owns.
+/// Memory for blocks: some six thousand full ones of Calico's usual size, many more of those that are not. With more, a
+/// node keeps those that it owns.
 const BLOCK_BUDGET: usize = 64 * 1024 * 1024;
 
 /// Memory for pools, reservations and nodes; they are never given up.

@@ -3,9 +3,15 @@
 use super::host::{self, HostView};
 use super::resolve::Situation;
 use super::view::{Touched, View};
-use crate::model::{Cidr, IpVersion};
+use super::{Parts, Worker};
+use crate::ipam::Ipam;
+use crate::model::{Cidr, IpVersion, NodeName};
+use crate::net::faulty::{Call, FaultyHost};
 use crate::net::{HostAddress, HostRoute, Link};
+use crate::store::{MemoryStore, Store, Txn};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
 
 const ROOT: &str = "/calico/resources/v3/projectcalico.org/";
 
@@ -197,4 +203,26 @@ fn an_mtu_that_does_not_fit_is_told() {
     let (device, problem) = host::device(&view, &host, IpVersion::V4);
     assert_eq!(device.unwrap().mtu, 1500);
     assert!(problem.unwrap().contains("carries 1450"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_datastore_that_never_rests_does_not_put_off_the_look_at_the_kernel() {
+    let (store, host) = (Arc::new(MemoryStore::new()), Arc::new(FaultyHost::new()));
+    let node = NodeName::new("me").unwrap();
+    let (_felix, active) = tokio::sync::watch::channel(true);
+    let ipam = Ipam::new(store.clone(), node.clone());
+    let parts = Parts { store: store.clone(), host: host.clone(), ipam, node, bird: false, active };
+    let working = tokio::spawn(Worker::new(parts).run());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let looks = || host.calls().iter().filter(|call| matches!(call, Call::HostRoutes)).count();
+    let before = looks();
+    for n in 0..60 {
+        let block = json!({"cidr": "10.65.0.0/29", "affinity": format!("host:node-{n}"), "allocations": [], "attributes": []});
+        let key = crate::model::key::block(&"10.65.0.0/29".parse().unwrap());
+        store.commit(Txn::new().put(key, block.to_string())).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let often = looks() - before;
+    assert!((3..=5).contains(&often), "{often} looks in two minutes");
+    working.abort();
 }

@@ -235,7 +235,9 @@ impl Worker {
         if self.list_at.is_some_and(|at| at <= now) {
             self.list().await;
         }
+        // Not put off by work in between: in a large cluster some block always changes.
         if self.resync_at <= now {
+            self.resync_at = now + RESYNC;
             self.program.doubt();
             self.work_at = Some(now);
         }
@@ -252,7 +254,6 @@ impl Worker {
 
     async fn work(&mut self) {
         self.work_at = None;
-        self.resync_at = Instant::now() + RESYNC;
         if !self.synced || !self.is_active() {
             return;
         }
