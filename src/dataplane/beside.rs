@@ -5,15 +5,17 @@ use super::desired::Desired;
 use super::nat::hairpin;
 use super::render::{FAMILIES, from_localhost, prerouting_beside, table};
 use crate::nft::Table;
+use std::collections::BTreeSet;
 
 /// Chains that filter, with their hooks.
 const FILTERS: [&str; 2] = ["forward", "input"];
 /// Chains that stay: published ports, and the rule that keeps the host's localhost closed.
 const STAY: [&str; 4] = ["raw-prerouting", "nat-prerouting", "nat-output", "postrouting"];
 
-/// The whole table without what filters packets or translates them for pools: nothing leads to the rest any more.
-pub(super) fn unhooked(desired: &Desired, options: &Options) -> Table {
-    let mut table = table(desired, options);
+/// The whole table without what filters packets or translates them for pools: nothing leads to the rest any more. And
+/// without the elements of these sets.
+pub(super) fn unhooked(desired: &Desired, options: &Options, unread: &BTreeSet<String>) -> Table {
+    let mut table = table(desired, options, unread);
     for chain in FILTERS {
         table.chains.remove(chain);
         table.rules.remove(chain);
@@ -26,7 +28,7 @@ pub(super) fn unhooked(desired: &Desired, options: &Options) -> Table {
 
 /// What stands beside Felix.
 pub(super) fn reduced(desired: &Desired, options: &Options) -> Table {
-    let mut table = unhooked(desired, options);
+    let mut table = unhooked(desired, options, &BTreeSet::new());
     let sets: Vec<&str> =
         FAMILIES.iter().flat_map(|names| [names.ports, names.ports_at, names.hairpin]).collect();
     table.sets.retain(|name, _| sets.contains(&name.as_str()));
@@ -65,8 +67,8 @@ mod tests {
     #[test]
     fn the_filter_is_there_as_a_whole_or_not_at_all() {
         let (id, options, desired) = (render::table_id(), Options::default(), full());
-        let (whole, little) = (table(&desired, &options), reduced(&desired, &options));
-        let mut back = steps(&id, whole.clone(), &unhooked(&desired, &options));
+        let (whole, little) = (table(&desired, &options, &BTreeSet::new()), reduced(&desired, &options));
+        let mut back = steps(&id, whole.clone(), &unhooked(&desired, &options, &BTreeSet::new()));
         back.extend(steps(&id, back.last().unwrap().clone(), &little));
         let over = steps(&id, little.clone(), &whole);
         assert_eq!((back.len(), over.len()), (2, 2));

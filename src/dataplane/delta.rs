@@ -211,6 +211,7 @@ pub(super) mod tests {
     use crate::dataplane::{Options, policy, render};
     use crate::nft::{Expr, Rule, Set, Verdict};
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     /// What the kernel does with a batch, including what it refuses.
     #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
@@ -293,7 +294,7 @@ pub(super) mod tests {
             desired.endpoints.insert(name.parse().unwrap());
         }
         policy::switch(&mut desired, &policy::sample::changes(), Options::default().marks);
-        render::table(&desired, &Options::default())
+        render::table(&desired, &Options::default(), &BTreeSet::new())
     }
 
     /// One thing that somebody may do to our table.

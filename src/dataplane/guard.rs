@@ -8,8 +8,9 @@
 //! `-A FORWARD -i cali+ -m mark --mark 0x10000/0x10000 -m comment --comment calico-docker -j ACCEPT`, so that its
 //! `-S`, `-C` and `-D` know them.
 
-use super::ForwardAccept;
+use super::{ForwardAccept, Worker, legacy};
 use crate::nft::{Batch, Chain, Family, NftError, Op, Rule, Socket, TableId};
+use tokio::time::Instant;
 
 /// Comment by which people and we know our rules.
 pub(super) const COMMENT: &str = "calico-docker";
@@ -70,6 +71,39 @@ pub(super) async fn remove(socket: &mut Socket, table: &TableId, accept: u32) ->
         }
     }
     socket.commit(&batch).await
+}
+
+impl Worker {
+    /// Looks at the FORWARD chains of both families and both kinds of iptables. Failures become warnings.
+    pub(super) async fn assert_guard(&mut self) {
+        let mut warnings = Vec::new();
+        if self.active {
+            for table in tables() {
+                match self.guard_table(&table).await {
+                    Ok(true) => log::info!("FORWARD of table {table}: our packets are let pass"),
+                    Ok(false) => {}
+                    Err(error) => warnings.push(error.to_string()),
+                }
+            }
+            let tools = self.options.legacy.clone();
+            for family in legacy::families(&tools, self.options.timing.deadline) {
+                match self.guard_legacy(&family).await {
+                    Ok(true) => log::info!("FORWARD of the old iptables: our packets are let pass"),
+                    Ok(false) => {}
+                    Err(error) => warnings.push(error),
+                }
+            }
+        }
+        self.guard.done(Instant::now(), warnings.is_empty());
+        self.status.send_if_modified(|status| {
+            let changed = status.warnings != warnings;
+            if changed {
+                warnings.iter().for_each(|warning| log::warn!("{warning}"));
+                status.warnings = warnings;
+            }
+            changed
+        });
+    }
 }
 
 #[cfg(test)]

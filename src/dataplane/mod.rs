@@ -21,6 +21,7 @@ mod error;
 mod felix;
 mod forward;
 mod guard;
+mod large;
 mod legacy;
 mod nat;
 mod options;

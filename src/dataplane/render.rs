@@ -20,7 +20,7 @@ use crate::nft::{
     Table, TableId, Verdict, concat, ifname, interval_elements,
 };
 use crate::policy::Direction;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Elements by set.
@@ -96,8 +96,8 @@ pub(super) fn port_maps() -> [(&'static str, Family, bool); 4] {
     ]
 }
 
-/// The whole table as it should be.
-pub(super) fn table(desired: &Desired, options: &Options) -> Table {
+/// The table as it should be, without the elements of these sets of selectors.
+pub(super) fn table(desired: &Desired, options: &Options, unread: &BTreeSet<String>) -> Table {
     let mut table = Table::default();
     for set in sets() {
         table.sets.insert(set.name.clone(), SetContents { set, elements: BTreeMap::new() });
@@ -116,7 +116,7 @@ pub(super) fn table(desired: &Desired, options: &Options) -> Table {
     for rule in rules(desired, options) {
         table.rules.entry(rule.chain.clone()).or_default().push(rule);
     }
-    desired.policy.extend(&mut table, options.marks);
+    desired.policy.extend(&mut table, options.marks, unread);
     table
 }
 
@@ -391,7 +391,7 @@ mod tests {
         };
         let ports = vec![map(None, "10.0.0.1:53"), map(Some("fd00::1:1"), "[fd00::1]:53")];
         desired.ports.insert(IfaceName::new("cali1").unwrap(), ports);
-        table(&desired, &Options::default())
+        table(&desired, &Options::default(), &BTreeSet::new())
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::delta::{self, Repair};
 use super::standing::some_of;
 use super::{DataplaneError, Worker, render};
 use crate::nft::{Batch, NftError, Table};
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -14,6 +15,9 @@ const ATTEMPTS: u32 = 5;
 const MOST_REFUSED: usize = 1000;
 /// After how long what was refused is tried again.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// How the table shall be, without the elements of these sets.
+type Want = fn(&Worker, &BTreeSet<String>) -> Table;
 
 impl Worker {
     /// Compares the table with what is desired, repairs it, and reports.
@@ -70,7 +74,7 @@ impl Worker {
     }
 
     /// Gives what was found wrong and is right now. What the kernel refuses is set apart, and the rest tried again.
-    pub(super) async fn repair(&mut self, want: fn(&Self) -> Table) -> Result<Vec<String>, NftError> {
+    pub(super) async fn repair(&mut self, want: Want) -> Result<Vec<String>, NftError> {
         let mut findings = Vec::new();
         let mut blindly = false;
         for _ in 0..MOST_REFUSED {
@@ -102,21 +106,34 @@ impl Worker {
     }
 
     /// An error comes with the batch that it is about.
-    async fn repair_once(
-        &mut self,
-        want: fn(&Self) -> Table,
-        findings: &mut Vec<String>,
-    ) -> Result<(), (Batch, NftError)> {
+    async fn repair_once(&mut self, want: Want, findings: &mut Vec<String>) -> Result<(), (Batch, NftError)> {
         let id = render::table_id();
         let none = |error| (Batch::new(render::table_id()), error);
-        let desired = want(self);
+        let large = self.large_sets();
         for _ in 0..ATTEMPTS {
-            let (actual, generation) = self.socket().map_err(none)?.dump(&id).await.map_err(none)?;
-            let Some(repair) = delta::repair(&id, &desired, actual.as_ref()) else { return Ok(()) };
+            let socket = self.socket().map_err(none)?;
+            let (actual, generation) = socket.dump_without(&id, &large).await.map_err(none)?;
+            // Those that are missing are made, with all that belongs into them.
+            let there =
+                large.iter().filter(|set| actual.as_ref().is_some_and(|it| it.sets.contains_key(*set)));
+            let unread = there.cloned().collect();
+            let desired = want(self, &unread);
+            let Some(repair) = delta::repair(&id, &desired, actual.as_ref()) else {
+                self.large.compared(desired.sets.keys(), &unread);
+                self.read_large(&unread);
+                return Ok(());
+            };
+            if repair.anew && !unread.is_empty() {
+                return self.replace(want, &repair.findings.concat(), findings).await;
+            }
             let again = repair.again;
             match self.carry_out(repair, Some(generation), findings).await {
                 Ok(()) if again => {}
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.large.compared(desired.sets.keys(), &unread);
+                    self.read_large(&unread);
+                    return Ok(());
+                }
                 Err((_, NftError::Stale)) => {}
                 Err((batch, error)) => return Err((batch, error)),
             }
@@ -127,11 +144,11 @@ impl Worker {
     /// Makes the table anew, whatever stands there.
     async fn replace(
         &mut self,
-        want: fn(&Self) -> Table,
+        want: Want,
         why: &str,
         findings: &mut Vec<String>,
     ) -> Result<(), (Batch, NftError)> {
-        let repair = delta::replaced(&render::table_id(), &want(self), why.to_owned());
+        let repair = delta::replaced(&render::table_id(), &want(self, &BTreeSet::new()), why.to_owned());
         self.carry_out(repair, None, findings).await
     }
 
@@ -151,13 +168,15 @@ impl Worker {
             self.monitor = None;
         }
         let mut now = generation;
-        for piece in batch.split(delta::MOST_ELEMENTS) {
+        let mut pieces = batch.split(delta::MOST_ELEMENTS).into_iter();
+        while let Some(piece) = pieces.next() {
             let outcome = match (self.socket(), now) {
                 (Err(error), _) => Err(error),
                 (Ok(socket), None) => socket.commit(&piece).await,
                 (Ok(socket), Some(generation)) => socket.commit_at(&piece, generation).await,
             };
-            if let Err(error) = self.counted(outcome) {
+            if let Err(error) = self.counted(&piece, outcome) {
+                self.large.failed([&piece].into_iter().chain(pieces.as_slice()));
                 return Err((piece, error));
             }
             // Each transaction is one step of the generation.

@@ -11,6 +11,7 @@ use super::desired::{Part, Verb};
 use super::worker::Worker;
 use super::{DataplaneError, beside, felix, guard, legacy, render};
 use crate::nft::{NftError, Table, TableId};
+use std::collections::BTreeSet;
 
 impl Worker {
     /// Leaves the packets to Felix. What only we do stays: published ports, and the host's localhost closed.
@@ -19,7 +20,7 @@ impl Worker {
         if was || !self.active {
             return Ok(());
         }
-        let unhooked = |worker: &Self| beside::unhooked(&worker.desired, &worker.options);
+        let unhooked = |worker: &Self, unread: &_| beside::unhooked(&worker.desired, &worker.options, unread);
         let outcome = self.repair(unhooked).await;
         // Should it fail, the next comparison takes all of it away in one step.
         let _ = self.checked(outcome).inspect_err(|error| log::info!("{error}; comparing the whole table"));
@@ -39,11 +40,11 @@ impl Worker {
         outcome
     }
 
-    /// The table as it should be now.
-    pub(super) fn wanted(&self) -> Table {
+    /// The table as it should be now, without the elements of these sets.
+    pub(super) fn wanted(&self, unread: &BTreeSet<String>) -> Table {
         match self.standing {
             true => beside::reduced(&self.desired, &self.options),
-            false => render::table(&self.desired, &self.options),
+            false => render::table(&self.desired, &self.options, unread),
         }
     }
 

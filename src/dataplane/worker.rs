@@ -2,6 +2,7 @@
 
 use super::delta;
 use super::desired::{Desired, Verb};
+use super::large::Large;
 use super::schedule::Schedule;
 use super::{DataplaneError, Options, Request, Tuning, felix, guard, legacy, policy, render};
 use crate::nft::{Batch, Change, Monitor, NftError, Op, Socket};
@@ -51,7 +52,8 @@ pub struct Worker {
     /// The generation of the ruleset that the whole table was made in, while nobody listened.
     pub(super) made_at: Option<u32>,
     pub(super) table: Schedule,
-    guard: Schedule,
+    pub(super) guard: Schedule,
+    pub(super) large: Large,
     /// Endpoints to open as soon as their policy is known, and until when that is waited for. Bounded by the callers,
     /// each of whom waits for one.
     waiting: Vec<(Request, Instant)>,
@@ -87,6 +89,7 @@ impl Worker {
                 made_at: None,
                 table,
                 guard,
+                large: Large::default(),
                 waiting: Vec::new(),
                 retry: now,
                 status,
@@ -123,6 +126,7 @@ impl Worker {
                         subscribe_at = Instant::now() + RESUBSCRIBE;
                     }
                 },
+                read = self.large.read() => self.fix_large(read).await,
                 () = tokio::time::sleep_until(due) => self.wake().await,
             }
         }
@@ -161,6 +165,11 @@ impl Worker {
         for change in changes {
             let lost = *change == Change::Lost;
             let of = |id| matches!(change, Change::Table(changed) if *changed == id);
+            match change {
+                Change::Set(table, set) if *table == render::table_id() => self.large.disturbed(Some(set)),
+                Change::Lost => self.large.disturbed(None),
+                Change::Set(..) | Change::Table(_) => {}
+            }
             if lost || of(render::table_id()) {
                 self.table.soon(now, settle);
             }
@@ -296,9 +305,11 @@ impl Worker {
         if !self.active || self.standing {
             return Ok(());
         }
-        for batch in batches {
-            if let Err(first) = self.commit(&batch).await {
+        let mut batches = batches.iter();
+        while let Some(batch) = batches.next() {
+            if let Err(first) = self.commit(batch).await {
                 log::info!("{first}; comparing the whole table");
+                self.large.failed([batch].into_iter().chain(batches));
                 return self.resync().await;
             }
         }
@@ -306,13 +317,16 @@ impl Worker {
         Ok(())
     }
 
-    async fn commit(&mut self, batch: &Batch) -> Result<(), NftError> {
+    pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), NftError> {
         let outcome = self.socket()?.commit(batch).await;
-        self.counted(outcome)
+        self.counted(batch, outcome)
     }
 
     /// Counts a transaction; whoever waits for the status need not wake up for that.
-    pub(super) fn counted(&mut self, outcome: Result<(), NftError>) -> Result<(), NftError> {
+    pub(super) fn counted(&mut self, batch: &Batch, outcome: Result<(), NftError>) -> Result<(), NftError> {
+        if outcome.is_ok() {
+            self.large.committed(batch);
+        }
         let endpoints = self.desired.endpoints.len();
         self.status.send_if_modified(|status| {
             status.commits += u64::from(outcome.is_ok());
@@ -336,37 +350,6 @@ impl Worker {
             Some(socket) => Ok(socket),
             empty => Ok(empty.insert(Socket::open(self.options.timing.deadline)?)),
         }
-    }
-
-    /// Looks at the FORWARD chains of both families and both kinds of iptables. Failures become warnings.
-    pub(super) async fn assert_guard(&mut self) {
-        let mut warnings = Vec::new();
-        if self.active {
-            for table in guard::tables() {
-                match self.guard_table(&table).await {
-                    Ok(true) => log::info!("FORWARD of table {table}: our packets are let pass"),
-                    Ok(false) => {}
-                    Err(error) => warnings.push(error.to_string()),
-                }
-            }
-            let tools = self.options.legacy.clone();
-            for family in legacy::families(&tools, self.options.timing.deadline) {
-                match self.guard_legacy(&family).await {
-                    Ok(true) => log::info!("FORWARD of the old iptables: our packets are let pass"),
-                    Ok(false) => {}
-                    Err(error) => warnings.push(error),
-                }
-            }
-        }
-        self.guard.done(Instant::now(), warnings.is_empty());
-        self.status.send_if_modified(|status| {
-            let changed = status.warnings != warnings;
-            if changed {
-                warnings.iter().for_each(|warning| log::warn!("{warning}"));
-                status.warnings = warnings;
-            }
-            changed
-        });
     }
 
     async fn remove_all(&mut self) -> Result<(), DataplaneError> {

@@ -16,6 +16,8 @@ const BUFFER: usize = 2 << 20;
 pub enum Change {
     /// Something in this table, or the table itself.
     Table(TableId),
+    /// A set of this table, or its elements. Comes besides [`Change::Table`].
+    Set(TableId, String),
     /// Notifications were lost: anything may have changed.
     Lost,
 }
@@ -68,10 +70,16 @@ fn decode_changes(bytes: &[u8], own: u32) -> Vec<Change> {
         // In each kind of message the first attribute is the name of the table.
         let table = Reader::text(message.attributes(), 1);
         if let (Some(family), Some(name)) = (message.family(), table) {
-            let change = Change::Table(TableId { family, name });
-            if message.port != own && !found.contains(&change) {
-                log::trace!("nf_tables message {kind} from port {} about {change:?}", message.port);
-                found.push(change);
+            let table = TableId { family, name };
+            let of_sets = [msg::NEWSET, msg::DELSET, msg::NEWSETELEM, msg::DELSETELEM].contains(&kind);
+            // In those about sets the second is the name of the set.
+            let set = Reader::text(message.attributes(), 2).filter(|_| of_sets);
+            let changes = [Some(Change::Table(table.clone())), set.map(|set| Change::Set(table, set))];
+            for change in changes.into_iter().flatten() {
+                if message.port != own && !found.contains(&change) {
+                    log::trace!("nf_tables message {kind} from port {} about {change:?}", message.port);
+                    found.push(change);
+                }
             }
         }
     }

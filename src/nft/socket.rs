@@ -7,6 +7,7 @@ use super::wire::{self, elem, flag, msg, rule};
 use super::{Batch, Chain, Element, NftError, Rule, Set, SetContents, Table, TableId};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -115,9 +116,18 @@ impl Socket {
     /// then leaves some elements out of the list (seen on 6.18: 95 180 of 100 000). So what is missing in a list may be
     /// added, which changes nothing if it is there after all; nothing may be concluded from it.
     pub async fn dump(&mut self, id: &TableId) -> Result<(Option<Table>, u32), NftError> {
+        self.dump_without(id, &BTreeSet::new()).await
+    }
+
+    /// As [`Socket::dump`], but the elements of these sets are not read.
+    pub async fn dump_without(
+        &mut self,
+        id: &TableId,
+        unread: &BTreeSet<String>,
+    ) -> Result<(Option<Table>, u32), NftError> {
         for _ in 0..DUMP_ATTEMPTS {
             let before = self.generation().await?;
-            let found = match self.read_table(id).await {
+            let found = match self.read_table(id, unread).await {
                 // Gone or changed under our hands.
                 Err(NftError::Unsteady) => continue,
                 Err(error) if error.is_missing() => None,
@@ -130,7 +140,11 @@ impl Socket {
         Err(NftError::Unsteady)
     }
 
-    async fn read_table(&mut self, id: &TableId) -> Result<Option<Table>, NftError> {
+    async fn read_table(
+        &mut self,
+        id: &TableId,
+        unread: &BTreeSet<String>,
+    ) -> Result<Option<Table>, NftError> {
         let Some((_, flags)) = self.tables().await?.into_iter().find(|(found, _)| found == id) else {
             return Ok(None);
         };
@@ -143,7 +157,11 @@ impl Socket {
             table.rules.entry(rule.chain.clone()).or_default().push(rule);
         }
         for set in self.sets(id).await? {
-            let elements = self.elements(id, &set.name).await?.into_iter().map(|e| (e.key, e.data)).collect();
+            let elements = match unread.contains(&set.name) {
+                true => Vec::new(),
+                false => self.elements(id, &set.name).await?,
+            };
+            let elements = elements.into_iter().map(|e| (e.key, e.data)).collect();
             table.sets.insert(set.name.clone(), SetContents { set, elements });
         }
         Ok(Some(table))
@@ -222,6 +240,19 @@ impl Socket {
 
     /// The elements of a set or map.
     pub async fn elements(&mut self, id: &TableId, set: &str) -> Result<Vec<Element>, NftError> {
+        match self.elements_meanwhile(id, set).await? {
+            (found, true) => Ok(found),
+            (_, false) => Err(NftError::Unsteady),
+        }
+    }
+
+    /// The elements of a set or map, and whether the ruleset stayed as it was while they were listed. If only other sets
+    /// changed, the list is right all the same; if this one did, elements may be missing from it or be there twice.
+    pub async fn elements_meanwhile(
+        &mut self,
+        id: &TableId,
+        set: &str,
+    ) -> Result<(Vec<Element>, bool), NftError> {
         let mut found = Vec::new();
         let what = format!("list the elements of set {set} in table {id}");
         let mut body = Writer::default();
@@ -233,8 +264,9 @@ impl Socket {
             }
             Ok(())
         };
-        self.query(&what, msg::GETSETELEM, (id.family.number(), body), collect).await?;
-        Ok(found)
+        let steady =
+            self.ask(&what, (msg::GETSETELEM, flag::DUMP), (id.family.number(), body), collect).await?;
+        Ok((found, steady))
     }
 
     /// The generation of the ruleset: it grows with each commit, of anyone.
@@ -256,17 +288,21 @@ impl Socket {
         body: (u8, Writer),
         collect: impl FnMut(&Message<'_>) -> Result<(), NftError>,
     ) -> Result<(), NftError> {
-        self.ask(what, (kind, flag::DUMP), body, collect).await
+        match self.ask(what, (kind, flag::DUMP), body, collect).await? {
+            true => Ok(()),
+            false => Err(NftError::Unsteady),
+        }
     }
 
-    /// One request and its answers, up to the end of the dump or the acknowledgement.
+    /// One request and its answers, up to the end of the dump or the acknowledgement. Says whether the ruleset stayed the
+    /// same meanwhile.
     async fn ask(
         &mut self,
         what: &str,
         (kind, flags): (u8, u16),
         (family, body): (u8, Writer),
         collect: impl FnMut(&Message<'_>) -> Result<(), NftError>,
-    ) -> Result<(), NftError> {
+    ) -> Result<bool, NftError> {
         let seq = self.seq;
         self.seq = seq.wrapping_add(1);
         self.send(what, &encode::request(kind, flags, family, body, seq)).await?;
@@ -278,17 +314,19 @@ impl Socket {
         what: &str,
         seq: u32,
         mut collect: impl FnMut(&Message<'_>) -> Result<(), NftError>,
-    ) -> Result<(), NftError> {
+    ) -> Result<bool, NftError> {
         let mut interrupted = false;
         loop {
             let bytes = self.receive(what).await?;
             for message in decode::messages(&bytes).into_iter().filter(|m| m.seq == seq) {
                 interrupted |= message.flags & flag::DUMP_INTR != 0;
                 match message.kind {
-                    wire::NLMSG_DONE if interrupted => return Err(NftError::Unsteady),
                     wire::NLMSG_ERROR | wire::NLMSG_DONE => {
                         let (code, hint) = decode::error(&message);
-                        return if code == 0 { Ok(()) } else { Err(refused(what.to_owned(), code, hint)) };
+                        return match code {
+                            0 => Ok(!interrupted),
+                            _ => Err(refused(what.to_owned(), code, hint)),
+                        };
                     }
                     _ => collect(&message)?,
                 }

@@ -233,13 +233,27 @@ impl Lab {
         let stop = CancellationToken::new();
         runtime.spawn(worker.run(stop.clone()));
         let mut lab = Self { runtime, dataplane, graph: Graph::new("here"), stop, now: Documents::new() };
-        lab.become_(&open_mesh());
+        lab.begin(&open_mesh());
+        lab
+    }
+
+    fn begin(&mut self, documents: &Documents) {
+        self.become_(documents);
         for name in ["a", "b", "c"] {
             let iface = IfaceName::new(&format!("cali{name}")).unwrap();
-            lab.runtime.block_on(lab.dataplane.add_endpoint(&iface)).unwrap();
+            self.block(self.dataplane.add_endpoint(&iface)).unwrap();
         }
-        lab.runtime.block_on(lab.dataplane.ensure()).unwrap();
-        lab
+        self.block(self.dataplane.ensure()).unwrap();
+    }
+
+    /// Another process takes the place of the one that ran, and finds its table in the kernel and these documents.
+    pub(crate) fn restart(&mut self, documents: &Documents) {
+        self.stop.cancel();
+        let (dataplane, worker) = Dataplane::new(Options::default());
+        self.stop = CancellationToken::new();
+        (self.dataplane, self.graph, self.now) = (dataplane, Graph::new("here"), Documents::new());
+        self.runtime.spawn(worker.run(self.stop.clone()));
+        self.begin(documents);
     }
 
     pub(crate) fn block<T>(&self, work: impl Future<Output = T>) -> T {

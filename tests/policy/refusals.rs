@@ -1,6 +1,6 @@
 //! What the kernel does not take, and what is more than it takes at once.
 
-use crate::lab::{Lab, Probe, address, ask, endpoint, open_mesh};
+use crate::lab::{Documents, Lab, Probe, address, ask, endpoint, open_mesh};
 use crate::nsrun::{have, in_namespace, run};
 use calico_libnetwork::dataplane::{Options, Timing};
 use calico_libnetwork::model::IfaceName;
@@ -71,30 +71,37 @@ fn a_policy_that_the_kernel_refuses_holds_nothing_else_back() {
     });
 }
 
+/// Five sets of 20 000 addresses each beside container a, from all of which b takes packets, and nobody else.
+fn many_of_role_x() -> Documents {
+    let mut documents = open_mesh();
+    for part in 0..5_u32 {
+        let nets: Vec<String> = (0..20_000_u32)
+            .map(|n| std::net::Ipv4Addr::from_bits(0x6440_0000 + part * 40_000 + n * 2).to_string())
+            .collect();
+        let set = json!({"metadata": {"labels": {"role": "x"}}, "spec": {"nets": nets}});
+        documents.insert(format!("globalnetworksets/s{part}"), set);
+    }
+    documents.extend([from_role("b", "x"), endpoint("a", &json!({"role": "x"}), &["open"])]);
+    documents
+}
+
+fn members_in_kernel() -> usize {
+    let text = run("nft list table inet calico-docker");
+    let words = text.split(|letter: char| !(letter.is_ascii_digit() || letter == '.'));
+    words.filter(|word| word.starts_with("100.6")).count()
+}
+
 #[test]
 fn a_set_of_hundreds_of_thousands_goes_in_pieces() {
     isolated("refusals::a_set_of_hundreds_of_thousands_goes_in_pieces", || {
         // A transaction with all of it would take longer than this on a busy machine.
         let timing = Timing { deadline: Duration::from_secs(2), ..Options::default().timing };
         let mut lab = Lab::start_with(Options { timing, ..Options::default() });
-        let mut documents = open_mesh();
-        for part in 0..5_u32 {
-            let nets: Vec<String> = (0..20_000_u32)
-                .map(|n| std::net::Ipv4Addr::from_bits(0x6440_0000 + part * 40_000 + n * 2).to_string())
-                .collect();
-            let set = json!({"metadata": {"labels": {"role": "x"}}, "spec": {"nets": nets}});
-            documents.insert(format!("globalnetworksets/s{part}"), set);
-        }
-        documents.extend([from_role("b", "x"), endpoint("a", &json!({"role": "x"}), &["open"])]);
+        let documents = many_of_role_x();
         println!("100 000 members: {:?}", lab.become_(&documents));
         assert_eq!(lab.dataplane.status().borrow().refused, Vec::<String>::new());
         lab.expect("a large set", "tcp/80: all -*>b +a>b");
-        let elements = || {
-            let text = run("nft list table inet calico-docker");
-            let words = text.split(|letter: char| !(letter.is_ascii_digit() || letter == '.'));
-            words.filter(|word| word.starts_with("100.6")).count()
-        };
-        assert_eq!(elements(), 100_000);
+        assert_eq!(members_in_kernel(), 100_000);
         // The whole table is made anew, and nobody passes meanwhile who may not.
         let started = Instant::now();
         run("nft delete table inet calico-docker");
@@ -107,9 +114,66 @@ fn a_set_of_hundreds_of_thousands_goes_in_pieces() {
         });
         println!("made anew after {:?}", started.elapsed());
         lab.block(lab.dataplane.resync()).unwrap();
-        assert_eq!(elements(), 100_000);
+        assert_eq!(members_in_kernel(), 100_000);
         println!("taken out: {:?}", lab.become_(&open_mesh()));
         lab.expect("the open mesh", "tcp/80: all");
         assert!(!run("nft list sets table inet calico-docker").contains("sel-"));
+    });
+}
+
+#[test]
+fn a_large_set_that_others_change_is_put_right_while_endpoints_come_and_go() {
+    isolated("refusals::a_large_set_that_others_change_is_put_right_while_endpoints_come_and_go", || {
+        let mut lab = Lab::start();
+        lab.become_(&many_of_role_x());
+        lab.expect("a large set", "tcp/80: all -*>b +a>b");
+        let sets = run("nft list sets table inet calico-docker");
+        let set = sets.split_whitespace().find(|word| word.starts_with("sel-") && word.ends_with("-4"));
+        let set = set.expect("the selector's set").to_owned();
+        // Nobody else has touched it: a comparison need not read it.
+        lab.block(lab.dataplane.resync()).unwrap();
+        let (a, c) = (address("a", 4), address("c", 4));
+        run(&format!("nft delete element inet calico-docker {set} {{ {a} }}"));
+        run(&format!("nft add element inet calico-docker {set} {{ {c} }}"));
+        assert!(!ask("a", address("b", 4), Probe::Tcp(80)));
+        let mut rounds = 0;
+        let iface = IfaceName::new("calic").unwrap();
+        let right =
+            || ask("a", address("b", 4), Probe::Udp(80)) && !ask("c", address("b", 4), Probe::Udp(80));
+        let since = Instant::now();
+        while !right() {
+            lab.block(lab.dataplane.remove_endpoint(&iface)).unwrap();
+            assert!(!ask("c", a, Probe::Udp(80)), "closed at once");
+            lab.block(lab.dataplane.add_endpoint(&iface)).unwrap();
+            assert!(ask("c", a, Probe::Udp(80)), "opened at once");
+            rounds += 1;
+            assert!(since.elapsed() < Duration::from_secs(120), "after {rounds} rounds");
+        }
+        println!("right after {:?}, {rounds} rounds of an endpoint", since.elapsed());
+        lab.expect("the large set again", "tcp/80: all -*>b +a>b");
+        assert_eq!(members_in_kernel(), 100_000);
+        // More notifications than anybody can take.
+        run(&format!("nft flush set inet calico-docker {set}"));
+        eventually("what was flushed is there again", || members_in_kernel() == 100_000);
+        lab.expect("after a flush", "tcp/80: all -*>b +a>b");
+        assert_eq!(lab.dataplane.status().borrow().refused, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_new_process_puts_a_large_set_right_that_it_finds() {
+    isolated("refusals::a_new_process_puts_a_large_set_right_that_it_finds", || {
+        let mut lab = Lab::start();
+        lab.become_(&many_of_role_x());
+        // While nobody runs the role goes from a to c.
+        let mut documents = many_of_role_x();
+        documents
+            .extend([endpoint("a", &json!({}), &["open"]), endpoint("c", &json!({"role": "x"}), &["open"])]);
+        lab.restart(&documents);
+        eventually("the role is c's", || {
+            ask("c", address("b", 4), Probe::Udp(80)) && !ask("a", address("b", 4), Probe::Udp(80))
+        });
+        lab.expect("the role went over", "tcp/80: all -*>b +c>b");
+        assert_eq!(members_in_kernel(), 100_000);
     });
 }

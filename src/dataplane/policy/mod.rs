@@ -22,6 +22,7 @@ mod steps;
 mod tests;
 
 pub(super) use refused::Refused;
+pub(super) use set::elements;
 pub(super) use steps::switch;
 
 use super::{LogTuning, Marks};
@@ -70,12 +71,29 @@ impl PolicyState {
         (self.shapes.contains_key(id) && self.refused.shape(id).is_none()).then(|| id.chain(direction))
     }
 
-    /// Adds all of it to the table.
-    pub(super) fn extend(&self, table: &mut Table, marks: Marks) {
+    /// The sets of selectors that have more members than this, by name.
+    pub(super) fn larger_than(&self, most: usize) -> BTreeSet<String> {
+        let large = self.sets.iter().filter(|(_, (_, members))| members.len() > most);
+        large.flat_map(|(id, (kind, _))| set::VERSIONS.map(|version| set::name(id, *kind, version))).collect()
+    }
+
+    /// The members that stand in the set of this name. `None` if no selector has it, or the kernel does not take it.
+    pub(super) fn members(&self, name: &str) -> Option<Vec<Element>> {
+        let named = |id: &SetId, kind| {
+            set::VERSIONS.into_iter().find(|version| set::name(id, kind, *version) == name)
+        };
+        self.sets.iter().find_map(|(id, (kind, members))| {
+            let version = named(id, *kind).filter(|_| !self.refused.has_set(id))?;
+            Some(members.iter().filter(|member| member.version() == version).copied().collect())
+        })
+    }
+
+    /// Adds all of it to the table, but not the elements of these sets.
+    pub(super) fn extend(&self, table: &mut Table, marks: Marks, unread: &BTreeSet<String>) {
         for (id, (kind, members)) in &self.sets {
             for version in set::VERSIONS {
                 let definition = set::definition(id, *kind, version);
-                let taken = !self.refused.has_set(id);
+                let taken = !self.refused.has_set(id) && !unread.contains(&definition.name);
                 let of_family = members.iter().filter(|member| taken && member.version() == version);
                 let elements =
                     of_family.flat_map(set::elements).map(|element| (element.key, element.data)).collect();

@@ -38,7 +38,7 @@ fn address(version: IpVersion) -> DataType {
 }
 
 /// What stands for a member. Prefixes stay apart even where they touch, so that each comes and goes alone.
-pub(super) fn elements(member: &policy::Element) -> Vec<nft::Element> {
+pub(in super::super) fn elements(member: &policy::Element) -> Vec<nft::Element> {
     match member {
         policy::Element::Net(net) => prefix(net),
         policy::Element::Port(member) => {

@@ -24,7 +24,7 @@ impl World {
         for name in ["cali1", "cali2", "cali3"] {
             desired.endpoints.insert(name.parse().unwrap());
         }
-        let table = render::table(&desired, &Options::default());
+        let table = render::table(&desired, &Options::default(), &BTreeSet::new());
         let mut world = Self { graph, desired, table };
         world.flush();
         world
@@ -37,7 +37,7 @@ impl World {
         for batch in &batches {
             self.table = commit(Some(std::mem::take(&mut self.table)), batch).unwrap();
         }
-        assert_eq!(self.table, render::table(&self.desired, &Options::default()));
+        assert_eq!(self.table, render::table(&self.desired, &Options::default(), &BTreeSet::new()));
         batches.into_iter().map(|batch| batch.ops).collect()
     }
 
@@ -244,7 +244,7 @@ proptest! {
             }
             world.flush();
         }
-        let table = render::table(&world.desired, &Options::default());
+        let table = render::table(&world.desired, &Options::default(), &BTreeSet::new());
         prop_assert!(delta::repair(&render::table_id(), &table, Some(&world.table)).is_none());
     }
 }
