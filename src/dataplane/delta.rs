@@ -8,6 +8,15 @@ use std::collections::BTreeMap;
 /// Elements in one transaction, so that the kernel is done with it long before the deadline also on a busy host: some
 /// 50 ms on an idle one.
 pub(super) const MOST_ELEMENTS: usize = 20_000;
+/// Elements in one transaction of a very large change, for which the same holds.
+const MOST_OF_MANY: usize = 50_000;
+
+/// A change as transactions. Once in a second the kernel walks through all of a set that a transaction changes
+/// (`nft_rbtree_commit` in `net/netfilter/nft_set_rbtree.c`), so the larger a change, the larger are its pieces.
+pub(super) fn pieces(batch: Batch) -> Vec<Batch> {
+    let most = (batch.elements_in() / 20).clamp(MOST_ELEMENTS, MOST_OF_MANY);
+    batch.split(most)
+}
 
 type Elements = BTreeMap<ElementKey, Option<Data>>;
 

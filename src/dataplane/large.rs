@@ -8,7 +8,7 @@
 
 use super::policy::elements;
 use super::worker::Worker;
-use super::{DataplaneError, render};
+use super::{DataplaneError, delta, render};
 use crate::nft::{Batch, Element, ElementKey, NftError, Op, Socket};
 use crate::policy;
 use std::collections::BTreeSet;
@@ -63,11 +63,18 @@ impl Large {
 
     /// These changes of ours, which belong together with others before them, did not come about.
     pub(super) fn failed<'a>(&mut self, batches: impl IntoIterator<Item = &'a Batch>) {
-        for op in batches.into_iter().flat_map(|batch| &batch.ops) {
-            if let Op::AddElements { set, .. } | Op::DeleteElements { set, .. } = op {
-                self.sure.remove(set);
-                self.torn.insert(set.clone());
-            }
+        let ops = batches.into_iter().flat_map(|batch| &batch.ops);
+        self.torn(ops.filter_map(|op| match op {
+            Op::AddElements { set, .. } | Op::DeleteElements { set, .. } => Some(set.clone()),
+            _ => None,
+        }));
+    }
+
+    /// In these sets is not all that is desired.
+    pub(super) fn torn(&mut self, sets: impl IntoIterator<Item = String>) {
+        for set in sets {
+            self.sure.remove(&set);
+            self.torn.insert(set);
         }
     }
 
@@ -117,7 +124,7 @@ impl Worker {
 
     /// Begins to read one of these sets, unless all are known to be right.
     pub(super) fn read_large(&mut self, there: &BTreeSet<String>) {
-        if self.large.reading.is_some() || self.standing {
+        if self.large.reading.is_some() || !self.active || self.standing {
             return;
         }
         let unsure = there.iter().filter(|set| !self.large.sure.contains(*set));
@@ -141,8 +148,8 @@ impl Worker {
             Err(source) => Err(DataplaneError::Kernel { attempt: "read a large set", source }),
         };
         match outcome {
-            Ok(()) => {
-                if undisturbed {
+            Ok(right) => {
+                if right && undisturbed {
                     self.large.sure.insert(set);
                 }
                 self.read_large(&self.large_sets());
@@ -154,23 +161,24 @@ impl Worker {
     }
 
     /// What has changed about the set since was committed then: only what is still desired is added, and only what is
-    /// still not is deleted.
-    async fn settle(&mut self, set: &str, difference: &Difference) -> Result<(), DataplaneError> {
-        let Some(members) = self.desired.policy.members(set).filter(|_| self.active && !self.standing) else {
-            return Ok(());
+    /// still not is deleted. Says whether the set is right then; if it is no longer wanted there, nothing is done.
+    async fn settle(&mut self, set: &str, difference: &Difference) -> Result<bool, DataplaneError> {
+        let wanted = self.active && !self.standing && self.large_sets().contains(set);
+        let Some(members) = self.desired.policy.members(set).filter(|_| wanted) else {
+            return Ok(false);
         };
         let batch = difference.batch(set, &members);
         if batch.ops.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let elements = batch.elements_in();
-        for piece in batch.split(super::delta::MOST_ELEMENTS) {
+        for piece in delta::pieces(batch) {
             let outcome = self.commit(&piece).await;
             outcome.map_err(|source| DataplaneError::Kernel { attempt: "put a large set right", source })?;
         }
         log::info!("table {} put right: {elements} elements of set {set}", render::table_id());
         self.status.send_modify(|status| status.repairs += 1);
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -209,7 +217,7 @@ impl Difference {
             });
         }
         let missing = self.missing.iter().filter(|member| desired.contains(member));
-        let mut add: Vec<Element> = missing.flat_map(|member| elements(member)).collect();
+        let mut add: Vec<Element> = missing.flat_map(elements).collect();
         add.sort_unstable();
         let delete = extra.into_iter().map(|key| Element { key, data: None }).collect();
         let mut batch = Batch::new(render::table_id());

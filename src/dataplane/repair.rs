@@ -27,7 +27,8 @@ impl Worker {
             return Ok(());
         }
         if !self.desired.policy.refused().is_empty() && self.retry <= Instant::now() {
-            self.desired.policy.pardon(self.options.marks);
+            let empty = self.desired.policy.pardon(self.options.marks);
+            self.large.torn(empty);
         }
         let outcome = self.repair(Self::wanted).await;
         let outcome = self.checked(outcome);
@@ -168,7 +169,7 @@ impl Worker {
             self.monitor = None;
         }
         let mut now = generation;
-        let mut pieces = batch.split(delta::MOST_ELEMENTS).into_iter();
+        let mut pieces = delta::pieces(batch).into_iter();
         while let Some(piece) = pieces.next() {
             let outcome = match (self.socket(), now) {
                 (Err(error), _) => Err(error),

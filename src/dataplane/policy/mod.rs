@@ -71,9 +71,10 @@ impl PolicyState {
         (self.shapes.contains_key(id) && self.refused.shape(id).is_none()).then(|| id.chain(direction))
     }
 
-    /// The sets of selectors that have more members than this, by name.
+    /// The sets of selectors that have more members than this, by name. What the kernel does not take is not among them.
     pub(super) fn larger_than(&self, most: usize) -> BTreeSet<String> {
-        let large = self.sets.iter().filter(|(_, (_, members))| members.len() > most);
+        let taken = self.sets.iter().filter(|(id, _)| !self.refused.has_set(id));
+        let large = taken.filter(|(_, (_, members))| members.len() > most);
         large.flat_map(|(id, (kind, _))| set::VERSIONS.map(|version| set::name(id, *kind, version))).collect()
     }
 

@@ -13,7 +13,7 @@ use super::super::Marks;
 use super::{PolicyState, set};
 use crate::nft::{Batch, Expr, Op, Rule, Verdict};
 use crate::policy::{RuleList, RuleListId, SetId, SetKind, ShapeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What was refused, and why.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,10 +103,12 @@ impl PolicyState {
         self.refused != before
     }
 
-    /// Everything is to be tried again.
-    pub(in super::super) fn pardon(&mut self, marks: Marks) {
-        self.refused = Refused::default();
+    /// Everything is to be tried again. Gives the names of the sets that were refused: they are empty in the kernel.
+    pub(in super::super) fn pardon(&mut self, marks: Marks) -> BTreeSet<String> {
+        let refused = std::mem::take(&mut self.refused);
         self.recount(marks);
+        let kinds = refused.sets.into_keys().filter_map(|id| Some((self.sets.get(&id)?.0, id)));
+        kinds.flat_map(|(kind, id)| set::VERSIONS.map(|version| set::name(&id, kind, version))).collect()
     }
 
     fn refuse_chain(&mut self, name: &str, why: &str) {

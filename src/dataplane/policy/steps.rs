@@ -49,7 +49,7 @@ pub(in super::super) fn switch(desired: &mut Desired, changes: &Changes, marks: 
     let apart = new_shapes || additions.elements_in() > delta::MOST_ELEMENTS;
     let batches =
         if apart { vec![additions, visible] } else { vec![batch(vec![additions.ops, visible.ops])] };
-    batches.into_iter().flat_map(|batch| batch.split(delta::MOST_ELEMENTS)).collect()
+    batches.into_iter().flat_map(delta::pieces).collect()
 }
 
 fn add_set(contents: &SetContents) -> Vec<Op> {
