@@ -567,6 +567,34 @@ fn what_others_route_to_a_container_goes_after_the_grace_and_what_they_route_els
 }
 
 #[test]
+fn routes_to_a_container_that_somebody_took_away_come_back() {
+    in_namespace("routes_to_a_container_that_somebody_took_away_come_back", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let daemon = Daemon::start();
+        let (one, two, stream) = daemon.two_that_talk();
+        let routes =
+            |iface: &str| ["", "-6"].map(|family| run(&format!("ip {family} route show dev {iface}")));
+        let (first, second) = (routes(&one.iface), routes(&two.iface));
+        assert!(second[0].contains(&two.ip));
+        for round in 0..5 {
+            run(&format!("ip route del {} dev {}", two.ip, two.iface));
+            run("ip route flush proto 80");
+            run("ip -6 route flush proto 80");
+            eventually(&format!("they are back, round {round}"), || {
+                (routes(&one.iface), routes(&two.iface)) == (first.clone(), second.clone())
+            });
+        }
+        stream.more();
+        // Who is set down stays down: that may be somebody's wish.
+        run(&format!("ip link set {} down", two.iface));
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(run(&format!("ip link show {}", two.iface)).contains("state DOWN"));
+    });
+}
+
+#[test]
 fn an_interface_that_was_renamed_away_and_back_works_again() {
     in_namespace("an_interface_that_was_renamed_away_and_back_works_again", || {
         if !have("nft", "nft") {

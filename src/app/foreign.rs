@@ -3,7 +3,7 @@
 
 use crate::driver::Drivers;
 use crate::model::Cidr;
-use crate::net::{Host, HostEvent, HostRoute, KERNEL_PROTOCOL, NetError, ROUTE_METRIC, ROUTE_PROTOCOL};
+use crate::net::{Host, HostEvent, HostRoute, KERNEL_PROTOCOL, NetError};
 use crate::task::Backoff;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -205,14 +205,13 @@ impl Agenda {
 
 /// Whether a route that came is worth a look: neither what every start of a container brings nor what the kernel makes.
 fn may_be_foreign(route: &HostRoute) -> bool {
-    let ours = route.protocol == ROUTE_PROTOCOL && route.metric == ROUTE_METRIC;
-    !ours && route.protocol != KERNEL_PROTOCOL
+    !route.is_of_endpoint() && route.protocol != KERNEL_PROTOCOL
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{Link, LinkChange, RouteChange, RouteKind};
+    use crate::net::{Link, LinkChange, ROUTE_METRIC, ROUTE_PROTOCOL, RouteChange, RouteKind};
 
     fn link(index: u32, name: &str, gone: bool) -> HostEvent {
         let link = Link {

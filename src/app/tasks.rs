@@ -171,7 +171,8 @@ async fn follow_pools(
     }
 }
 
-/// Repairs what events on the host undo: next hops when routes change, an endpoint whose link was set down and up.
+/// Repairs what events on the host undo: next hops when routes change, an endpoint whose link was set down and up or
+/// whose routes somebody took away.
 async fn watch_host(host: Arc<dyn Host>, drivers: Arc<Drivers>) {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
@@ -223,8 +224,30 @@ async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &
             drivers.repair(&iface).await;
         }
     }
-    if lost {
-        drivers.repair_all().await;
+    match lost {
+        true => drivers.repair_all().await,
+        false => repair_routes(host, drivers, burst).await,
+    }
+}
+
+/// Puts back what leads to endpoints whose links are up. Those whose links are down lost it with that.
+async fn repair_routes(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent]) {
+    let taken = |event: &HostEvent| match event {
+        HostEvent::Route(change) if change.gone && change.route.is_of_endpoint() => change.route.index,
+        _ => None,
+    };
+    let indices: BTreeSet<u32> = burst.iter().filter_map(taken).collect();
+    if indices.is_empty() {
+        return;
+    }
+    let links = match host.links().await {
+        Ok(links) => links,
+        Err(error) => return log::warn!("routes to containers are not put back: {error}"),
+    };
+    for link in links.into_iter().filter(|link| link.up && indices.contains(&link.index)) {
+        if let Ok(iface) = IfaceName::new(&link.name) {
+            drivers.repair(&iface).await;
+        }
     }
 }
 

@@ -147,6 +147,7 @@ impl Worker {
             }
             Err(error) => {
                 log::warn!("{error}; changes by others are only found every {:?}", self.options.timing.check);
+                self.large.disturbed(None);
                 false
             }
         }

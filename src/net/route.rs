@@ -47,6 +47,12 @@ impl HostRoute {
         self.kind == RouteKind::Unicast && self.gateway.is_none()
     }
 
+    /// Whether it looks like those that [`super::Host::ensure_endpoint`] makes.
+    #[must_use]
+    pub fn is_of_endpoint(&self) -> bool {
+        self.kind == RouteKind::Unicast && self.protocol == ROUTE_PROTOCOL && self.metric == ROUTE_METRIC
+    }
+
     /// Whether its coming or going can change what [`super::Host::ensure_next_hops`] finds; routes of endpoints do not.
     #[must_use]
     pub fn touches_next_hops(&self) -> bool {
