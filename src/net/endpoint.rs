@@ -17,7 +17,7 @@ use crate::model::Cidr;
 use crate::model::MacAddress;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::RouteScope;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 /// How long the kernel's worker may take to make a gateway address usable; commonly less than a millisecond.
@@ -170,9 +170,12 @@ fn things(endpoint: &EndpointLink, index: u32) -> Vec<Thing> {
         add: route::add(Cidr::host(*ip), index, device, RouteScope::Universe),
         delete: route::delete(Cidr::host(*ip), index, device),
     });
-    let neighbours = endpoint.addresses.iter().map(|ip| Thing {
-        add: neigh::add(*ip, endpoint.mac, index, device, 0),
-        delete: neigh::delete(*ip, index, device),
+    let neighbours = endpoint.addresses.iter().filter_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(Thing {
+            add: neigh::add(*ip, endpoint.mac, index, device, 0),
+            delete: neigh::delete(*ip, index, device),
+        }),
+        IpAddr::V6(_) => None,
     });
     gateway.into_iter().chain(routes).chain(neighbours).collect()
 }

@@ -8,24 +8,19 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::AddressMessageBuilder;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-fn message(ip: IpAddr, index: u32) -> NeighbourMessage {
-    let (family, destination) = match ip {
-        IpAddr::V4(ip) => (AddressFamily::Inet, NeighbourAddress::Inet(ip)),
-        IpAddr::V6(ip) => (AddressFamily::Inet6, NeighbourAddress::Inet6(ip)),
-    };
+fn message(ip: Ipv4Addr, index: u32) -> NeighbourMessage {
     let mut neighbour = NeighbourMessage::default();
-    neighbour.header.family = family;
+    neighbour.header.family = AddressFamily::Inet;
     neighbour.header.ifindex = index;
-    neighbour.attributes.push(NeighbourAttribute::Destination(destination));
+    neighbour.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
     neighbour
 }
 
-/// A permanent neighbour, so that the first packet to a workload waits for nobody. Felix has none for IPv6
-/// (`felix/dataplane/linux/int_dataplane.go`): there a packet that comes before the container has its interface starts a search that
-/// nobody answers, and the kernel repeats it a second later (`retrans_time_ms`).
-pub(crate) fn add(ip: IpAddr, mac: MacAddress, index: u32, device: &str, flags: u16) -> Ask {
+/// A permanent IPv4 neighbour, so that the first packet to a workload waits for nobody. Felix has none for IPv6 either
+/// (`felix/dataplane/linux/int_dataplane.go`).
+pub(crate) fn add(ip: Ipv4Addr, mac: MacAddress, index: u32, device: &str, flags: u16) -> Ask {
     let mut neighbour = message(ip, index);
     neighbour.header.state = NeighbourState::Permanent;
     neighbour.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
@@ -33,7 +28,7 @@ pub(crate) fn add(ip: IpAddr, mac: MacAddress, index: u32, device: &str, flags: 
 }
 
 /// Deletes a neighbour entry.
-pub(crate) fn delete(ip: IpAddr, index: u32, device: &str) -> Ask {
+pub(crate) fn delete(ip: Ipv4Addr, index: u32, device: &str) -> Ask {
     let what = format!("delete neighbour {ip} dev {device}");
     Ask::new(RouteNetlinkMessage::DelNeighbour(message(ip, index)), 0, what)
 }
