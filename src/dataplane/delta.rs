@@ -11,7 +11,7 @@ pub(super) const MOST_ELEMENTS: usize = 20_000;
 /// Elements in one transaction of a very large change, for which the same holds.
 const MOST_OF_MANY: usize = 50_000;
 
-/// A change as transactions. Once in a second the kernel walks through all of a set that a transaction changes
+/// A change as transactions. When one ends, the kernel may walk through all of each set that it changes
 /// (`nft_rbtree_commit` in `net/netfilter/nft_set_rbtree.c`), so the larger a change, the larger are its pieces.
 pub(super) fn pieces(batch: Batch) -> Vec<Batch> {
     let most = (batch.elements_in() / 20).clamp(MOST_ELEMENTS, MOST_OF_MANY);

@@ -110,8 +110,9 @@ impl Worker {
     async fn repair_once(&mut self, want: Want, findings: &mut Vec<String>) -> Result<(), (Batch, NftError)> {
         let id = render::table_id();
         let none = |error| (Batch::new(render::table_id()), error);
-        let large = self.large_sets();
         for _ in 0..ATTEMPTS {
+            // Anew each time: what the last attempt left half done is read.
+            let large = self.large_sets();
             let socket = self.socket().map_err(none)?;
             let (actual, generation) = socket.dump_without(&id, &large).await.map_err(none)?;
             // Those that are missing are made, with all that belongs into them.
