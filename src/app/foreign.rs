@@ -2,7 +2,7 @@
 //! now and then unasked.
 
 use crate::driver::Drivers;
-use crate::model::Cidr;
+use crate::model::{Cidr, HOST_IFACE_PREFIX};
 use crate::net::{Host, HostEvent, HostRoute, KERNEL_PROTOCOL, NetError};
 use crate::task::Backoff;
 use futures::StreamExt;
@@ -23,8 +23,6 @@ const EVERY: Duration = Duration::from_secs(90);
 /// Pauses after the kernel's events broke off.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// What names of endpoints' interfaces on the host begin with.
-const PREFIX: &str = "cali";
 
 /// The task's state.
 pub(super) struct ForeignRoutes {
@@ -143,7 +141,7 @@ impl Agenda {
 
     fn note(&mut self, event: &HostEvent, now: Instant) {
         match event {
-            HostEvent::Link(change) if change.gone || !change.link.name.starts_with(PREFIX) => {
+            HostEvent::Link(change) if change.gone || !change.link.name.starts_with(HOST_IFACE_PREFIX) => {
                 self.seen.remove(&change.link.index);
                 self.asked.remove(&change.link.index);
             }
@@ -187,7 +185,8 @@ impl Agenda {
     /// All links that there are. What is new among them is looked at when it has had its time.
     fn list(&mut self, links: impl Iterator<Item = (u32, String)>, now: Instant) {
         self.lost = false;
-        let links: HashMap<u32, String> = links.filter(|(_, name)| name.starts_with(PREFIX)).collect();
+        let links: HashMap<u32, String> =
+            links.filter(|(_, name)| name.starts_with(HOST_IFACE_PREFIX)).collect();
         self.seen.retain(|index, _| links.contains_key(index));
         self.asked.retain(|index, _| links.contains_key(index));
         links.iter().for_each(|(index, name)| self.see(*index, name, now));
@@ -214,20 +213,7 @@ mod tests {
     use crate::net::{Link, LinkChange, ROUTE_METRIC, ROUTE_PROTOCOL, RouteChange, RouteKind};
 
     fn link(index: u32, name: &str, gone: bool) -> HostEvent {
-        let link = Link {
-            index,
-            name: name.to_owned(),
-            alias: None,
-            mac: None,
-            up: true,
-            carrier: true,
-            loopback: false,
-            mtu: 1500,
-            kind: Some("veth".to_owned()),
-            peer: None,
-            peer_elsewhere: true,
-        };
-        HostEvent::Link(LinkChange { link, gone })
+        HostEvent::Link(LinkChange { link: Link::sample(index, name), gone })
     }
 
     fn route(index: u32, protocol: u8, metric: u32) -> HostEvent {

@@ -128,7 +128,8 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
             (parts, policy, tuning, routes) = &mut building, if inbox.is_some() => {
                 let Some(inbox) = inbox.take() else { continue };
                 tasks::spawn_policy(&mut supervisor, policy, inbox, &shutdown);
-                tasks::spawn_tuning(&mut supervisor, tuning, &parts, &shutdown);
+                tasks::spawn_foreign_routes(&mut supervisor, &tuning, &parts, &shutdown);
+                tasks::spawn_tuning(&mut supervisor, tuning, &shutdown);
                 tasks::spawn_routes(&mut supervisor, routes, &parts.dataplane, &shutdown);
                 counts.count_addresses(parts.drivers.ipam().clone());
                 admin.send_replace(Some(AdminParts {

@@ -101,18 +101,21 @@ pub(super) fn spawn_policy(
     supervisor.spawn("policy", stoppable(shutdown.clone().cancelled_owned(), policy.run(inbox)));
 }
 
-/// Starts the tasks that keep the packet filter's behaviour in step with FelixConfiguration, and take others' routes away as
-/// it says.
-pub(super) fn spawn_tuning(
+/// Starts the task that keeps the packet filter's behaviour in step with FelixConfiguration.
+pub(super) fn spawn_tuning(supervisor: &mut Supervisor, tuning: TuningFeed, shutdown: &CancellationToken) {
+    supervisor.spawn("tuning", stoppable(shutdown.clone().cancelled_owned(), tuning.run()));
+}
+
+/// Starts the task that takes away what others route to endpoints, as FelixConfiguration says.
+pub(super) fn spawn_foreign_routes(
     supervisor: &mut Supervisor,
-    tuning: TuningFeed,
+    tuning: &TuningFeed,
     parts: &Parts,
     shutdown: &CancellationToken,
 ) {
     let (host, drivers) = (parts.underlay.clone(), parts.drivers.clone());
     let foreign = ForeignRoutes::new(host, drivers, tuning.removes_external_routes());
     supervisor.spawn("foreign routes", stoppable(shutdown.clone().cancelled_owned(), foreign.run()));
-    supervisor.spawn("tuning", stoppable(shutdown.clone().cancelled_owned(), tuning.run()));
 }
 
 /// Starts the task that keeps the routes between nodes, if they are this plugin's.

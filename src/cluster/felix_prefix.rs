@@ -1,11 +1,8 @@
 //! Whether Felix takes this plugin's interfaces for workloads: its `interfacePrefix` says which it does.
 
-use crate::model::{NodeName, key};
+use crate::model::{HOST_IFACE_PREFIX, NodeName, key};
 use crate::store::{Store, StoreError};
 use serde_json::Value;
-
-/// What our interfaces begin with (`EndpointId::host_iface`), and Felix's default.
-const OURS: &str = "cali";
 
 /// A sentence where Felix of this node would leave our interfaces alone.
 ///
@@ -22,7 +19,7 @@ pub async fn foreign_prefix(store: &dyn Store, node: &NodeName) -> Result<Option
             return Ok((!covers(prefixes)).then(|| {
                 format!(
                     "interfacePrefix of FelixConfiguration {name} is {prefixes:?}: Felix takes no interface of this plugin \
-                     for a workload's; add {OURS} to it"
+                     for a workload's; add {HOST_IFACE_PREFIX} to it"
                 )
             }));
         }
@@ -32,7 +29,10 @@ pub async fn foreign_prefix(store: &dyn Store, node: &NodeName) -> Result<Option
 
 /// Whether every interface of ours begins with one of the prefixes.
 fn covers(prefixes: &str) -> bool {
-    prefixes.split(',').map(str::trim).any(|prefix| !prefix.is_empty() && OURS.starts_with(prefix))
+    prefixes
+        .split(',')
+        .map(str::trim)
+        .any(|prefix| !prefix.is_empty() && HOST_IFACE_PREFIX.starts_with(prefix))
 }
 
 #[cfg(test)]

@@ -2,13 +2,10 @@
 
 use super::policy::PolicyState;
 use super::{DataplaneError, PoolNat, PortMap, Tuning, VxlanNetworks};
-use crate::model::IfaceName;
+use crate::model::{HOST_IFACE_PREFIX, IfaceName};
 use crate::policy::Changes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-
-/// Prefix of the host side of every endpoint (`EndpointId::host_iface`); Felix's `interfacePrefix`.
-pub(super) const PREFIX: &str = "cali";
 
 /// What a caller can ask for.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +55,7 @@ impl Desired {
     /// Refuses what cannot be.
     pub(super) fn check(&self, verb: &Verb) -> Result<(), DataplaneError> {
         match verb {
-            Verb::AddEndpoint(iface) if !iface.as_str().starts_with(PREFIX) => {
+            Verb::AddEndpoint(iface) if !iface.as_str().starts_with(HOST_IFACE_PREFIX) => {
                 Err(DataplaneError::ForeignInterface(iface.clone()))
             }
             Verb::Publish(iface, ports) => self.check_ports(iface, ports),

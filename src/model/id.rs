@@ -88,6 +88,8 @@ text_id! {
     IfaceName
 }
 
+/// What the name of every endpoint's interface on the host begins with; Felix's default `interfacePrefix`.
+pub const HOST_IFACE_PREFIX: &str = "cali";
 /// Longest id that any engine sends; a longer one is not Docker's.
 const MAX_DOCKER_ID: usize = 128;
 
@@ -135,10 +137,10 @@ impl EndpointId {
         short_of(&self.0, 12)
     }
 
-    /// Host side of the endpoint's veth: `cali` and the first eleven characters, as the Go plugin named it.
+    /// Host side of the endpoint's veth: [`HOST_IFACE_PREFIX`] and the first eleven characters, as the Go plugin named it.
     #[must_use]
     pub fn host_iface(&self) -> IfaceName {
-        IfaceName(format!("cali{}", short_of(&self.0, 11)))
+        IfaceName(format!("{HOST_IFACE_PREFIX}{}", short_of(&self.0, 11)))
     }
 
     /// Container side of the veth until Docker moves and renames it: `temp` and the first eleven characters.

@@ -44,7 +44,10 @@ pub use endpoint::{WorkloadEndpointSpec, endpoint_name, endpoint_name_prefix, pa
 pub use felix::FelixConfigurationSpec;
 pub use handle::IpamHandle;
 pub use host_endpoint::{EndpointPort, HostEndpointSpec};
-pub use id::{EndpointId, HandleId, IdError, IfaceName, MacAddress, NetworkId, NodeName, is_resource_name};
+pub use id::{
+    EndpointId, HOST_IFACE_PREFIX, HandleId, IdError, IfaceName, MacAddress, NetworkId, NodeName,
+    is_resource_name,
+};
 pub use ipam_config::IpamConfig;
 pub use meta::{Kind, NETWORK_ANNOTATION, ObjectMeta, Resource};
 pub use network_set::{GlobalNetworkSetSpec, NetworkSetSpec};

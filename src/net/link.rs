@@ -39,6 +39,24 @@ pub struct Link {
 }
 
 impl Link {
+    /// One that is up, for tests.
+    #[cfg(test)]
+    pub(crate) fn sample(index: u32, name: &str) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            alias: None,
+            mac: None,
+            up: true,
+            carrier: true,
+            loopback: false,
+            mtu: 1500,
+            kind: None,
+            peer: None,
+            peer_elsewhere: false,
+        }
+    }
+
     /// Whether this is one end of a veth pair.
     #[must_use]
     pub fn is_veth(&self) -> bool {

@@ -8,7 +8,7 @@ use super::error::{Meaning, NetError};
 use super::link::{self, Link};
 use super::route::{self, HostRoute, ROUTE_PROTOCOL, RouteKind};
 use super::rtnl::{Answer, Rtnl};
-use crate::model::{Cidr, IpVersion};
+use crate::model::{Cidr, HOST_IFACE_PREFIX, IpVersion};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::RouteScope;
 use std::net::{IpAddr, Ipv4Addr};
@@ -134,7 +134,7 @@ fn holds_next_hops(route: &HostRoute, links: &[Link]) -> bool {
 }
 
 fn is_endpoint(link: &Link) -> bool {
-    link.is_veth() && link.name.starts_with("cali")
+    link.is_veth() && link.name.starts_with(HOST_IFACE_PREFIX)
 }
 
 #[cfg(test)]
@@ -155,19 +155,7 @@ mod tests {
     }
 
     fn link(index: u32, name: &str, kind: Option<&str>) -> Link {
-        Link {
-            index,
-            name: name.to_owned(),
-            alias: None,
-            mac: None,
-            up: true,
-            carrier: true,
-            loopback: name == "lo",
-            mtu: 1500,
-            kind: kind.map(str::to_owned),
-            peer: None,
-            peer_elsewhere: false,
-        }
+        Link { loopback: name == "lo", kind: kind.map(str::to_owned), ..Link::sample(index, name) }
     }
 
     #[test]

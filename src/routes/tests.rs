@@ -35,19 +35,7 @@ fn put_block(view: &mut View, cidr: &str, owner: &str, borrowed: &[(usize, &str)
 }
 
 fn link(index: u32, name: &str, mtu: u32) -> Link {
-    Link {
-        index,
-        name: name.to_owned(),
-        alias: None,
-        mac: None,
-        up: true,
-        carrier: true,
-        loopback: false,
-        mtu,
-        kind: None,
-        peer: None,
-        peer_elsewhere: false,
-    }
+    Link { mtu, ..Link::sample(index, name) }
 }
 
 /// Node `me` at 192.0.2.1/24 on eth0, `near` in its subnet, `far` outside, all with tunnels; a pool.
