@@ -102,6 +102,9 @@ async fn assert_exact(endpoint: &EndpointLink) {
         ("ipv4/conf/IF/proxy_arp", "1"),
         ("ipv4/conf/IF/forwarding", "1"),
         ("ipv4/neigh/IF/proxy_delay", "0"),
+        ("ipv6/neigh/IF/retrans_time_ms", "100"),
+        ("ipv6/neigh/IF/mcast_solicit", "30"),
+        ("ipv6/neigh/IF/ucast_solicit", "30"),
     ] {
         assert_eq!(sysctl(&key.replace("IF", name)), value, "{key}");
     }

@@ -67,9 +67,16 @@ fn refused(path: &Path, verb: &str, error: io::Error) -> NetError {
     }
 }
 
+/// Between two searches for a container's IPv6 address, in milliseconds. The kernel waits a second, and so would all who ask
+/// before the container has its interface: the first search then goes to a link without carrier.
+const IPV6_SEARCH_MS: u32 = 100;
+
+/// So many searches, which with the kernel's own values are three in three seconds (kernel `net/ipv6/ndisc.c`, `nd_tbl`).
+const IPV6_SEARCHES: u32 = 3000 / IPV6_SEARCH_MS;
+
 /// The settings of one endpoint's host side, in the order of writing: what Felix writes
-/// (`felix/dataplane/linux/endpoint_mgr.go`, `configureProcSysForInterface`) and what Calico's CNI plugin writes as the
-/// veth's maker (`cni-plugin/pkg/dataplane/linux/dataplane_linux.go`).
+/// (`felix/dataplane/linux/endpoint_mgr.go`, `configureProcSysForInterface`), what Calico's CNI plugin writes as the
+/// veth's maker (`cni-plugin/pkg/dataplane/linux/dataplane_linux.go`), and how IPv6 neighbours are searched for.
 ///
 /// `rp_filter` is the value of `conf/default`. With `ipv6` false the kernel has none and nothing of it is written;
 /// `wants_ipv6` is for an endpoint with an IPv6 address, for which IPv6 is turned on even where the default is off.
@@ -81,7 +88,8 @@ pub(crate) fn of_endpoint(
 ) -> Vec<(String, String)> {
     let v4 = |key: &str, value: &str| (format!("ipv4/conf/{iface}/{key}"), value.to_owned());
     let v6 = |key: &str, value: &str| (format!("ipv6/conf/{iface}/{key}"), value.to_owned());
-    let mut settings = Vec::with_capacity(11);
+    let neigh6 = |key: &str, value: u32| (format!("ipv6/neigh/{iface}/{key}"), value.to_string());
+    let mut settings = Vec::with_capacity(13);
     if ipv6 {
         // First of all: the host must never take a router's word from a workload.
         settings.push(v6("accept_ra", "0"));
@@ -89,6 +97,9 @@ pub(crate) fn of_endpoint(
     }
     if ipv6 && wants_ipv6 {
         settings.push(v6("disable_ipv6", "0"));
+        settings.push(neigh6("retrans_time_ms", IPV6_SEARCH_MS));
+        settings.push(neigh6("mcast_solicit", IPV6_SEARCHES));
+        settings.push(neigh6("ucast_solicit", IPV6_SEARCHES));
     }
     settings.push(v4("route_localnet", "1"));
     // Otherwise the kernel delays its proxy ARP answers by up to 0.8 s.
@@ -151,7 +162,7 @@ mod tests {
     fn router_advertisements_are_refused_before_anything_else() {
         let settings = of_endpoint("cali0", "2", true, true);
         assert_eq!(settings.first().unwrap(), &("ipv6/conf/cali0/accept_ra".to_owned(), "0".to_owned()));
-        assert_eq!(settings.len(), 10);
+        assert_eq!(settings.len(), 13);
         assert!(settings.contains(&("ipv4/conf/cali0/rp_filter".to_owned(), "2".to_owned())));
     }
 
