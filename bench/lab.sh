@@ -47,9 +47,14 @@ apiVersion: projectcalico.org/v3
 kind: IPPool
 metadata: {name: bench-vxlan}
 spec: {cidr: 10.231.0.0/16, vxlanMode: Always, natOutgoing: false}
+---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: bench-direct}
+spec: {cidr: 10.232.0.0/16, natOutgoing: false}
 EOT
 for host in "${hosts[@]}" h4; do
-    lab docker "$host" network create --config-only --ipam-driver "$plugin" direct-config >/dev/null
+    lab docker "$host" network create --config-only --ipam-driver "$plugin" --subnet 10.232.0.0/16 direct-config >/dev/null
     lab docker "$host" network create --config-only --ipam-driver "$plugin" --subnet 10.231.0.0/16 vxlan-config >/dev/null
 done
 for kind in direct vxlan; do
