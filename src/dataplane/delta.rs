@@ -291,7 +291,7 @@ pub(super) mod tests {
                     let set = there.sets.get_mut(set).expect("the set exists");
                     elements.iter().for_each(|e| assert!(set.elements.remove(&e.key).is_some()));
                 }
-                Op::AddTable | Op::DeleteRule { .. } => unreachable!(),
+                Op::AddTable | Op::InsertRule { .. } | Op::DeleteRule { .. } => unreachable!(),
             }
         }
         table

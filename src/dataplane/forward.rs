@@ -5,7 +5,8 @@ use super::render::{BRIDGES, CALI, FROM_WL, TO_WL};
 use crate::nft::Rule;
 
 /// Packets of endpoints need the consent of both ends. What goes out to one of Docker's bridges is not marked: Docker
-/// up to 27 keeps unpublished containers apart by the DROP policy of FORWARD alone, and our mark would override it.
+/// up to 27 keeps unpublished containers apart by the DROP policy of FORWARD alone, and our mark would override it. Most
+/// packets go to another endpoint, and are spared that question.
 /// The mark is asked for after each dispatch, because a packet that is under way while a batch switches may meet a map
 /// that leads to a new shape whose rules it does not see yet.
 pub(super) fn rules(marks: Marks) -> Vec<Rule> {
@@ -24,6 +25,7 @@ pub(super) fn rules(marks: Marks) -> Vec<Rule> {
         received().jump("to-dispatch"),
         received().unmarked(marks.accept).drop_because(undecided),
         received().goto("wl-accept"),
+        accept().oifname(CALI).set_mark(marks.both(), marks.accept).accept(),
         accept().oifname_in(BRIDGES).set_mark(marks.both(), 0).accept(),
         accept().set_mark(marks.both(), marks.accept).accept(),
         from().iifname_vmap(FROM_WL),

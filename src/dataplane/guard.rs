@@ -4,12 +4,16 @@
 //! DROP, our packets would end there. So two rules at the end of FORWARD accept what carries our mark. At the end,
 //! because Docker's own drops must come first; with the mark, because without our table nothing may pass.
 //!
+//! Before it comes there a packet has gone through all of Docker's rules, several for each of its bridges. What belongs
+//! to a connection that went through them once is spared that by two rules more, directly before Docker's own: after
+//! DOCKER-USER, and after whatever others have put before Docker's.
+//!
 //! The rules are, byte for byte, what `iptables-nft` 1.8.9 makes of
-//! `-A FORWARD -i cali+ -m mark --mark 0x10000/0x10000 -m comment --comment calico-docker -j ACCEPT`, so that its
-//! `-S`, `-C` and `-D` know them.
+//! `-A FORWARD -i cali+ -m mark --mark 0x10000/0x10000 -m comment --comment calico-docker -j ACCEPT` and of
+//! `-m conntrack --ctstate RELATED,ESTABLISHED` between mark and comment, so that its `-S`, `-C` and `-D` know them.
 
 use super::{ForwardAccept, Worker, legacy};
-use crate::nft::{Batch, Chain, Family, NftError, Op, Rule, Socket, TableId};
+use crate::nft::{Batch, Chain, Expr, Family, NftError, Op, Rule, Socket, TableId, Verdict};
 use tokio::time::Instant;
 
 /// Comment by which people and we know our rules.
@@ -17,6 +21,8 @@ pub(super) const COMMENT: &str = "calico-docker";
 const FORWARD: &str = "FORWARD";
 /// Size of `struct xt_comment_info`.
 const COMMENT_SIZE: usize = 256;
+/// Where FORWARD leads to Docker's own rules: up to engine 27, and from 28 on.
+const DOCKERS: [&str; 2] = ["DOCKER-ISOLATION-STAGE-1", "DOCKER-FORWARD"];
 
 /// The tables that are looked at: those of iptables-nft and ip6tables-nft.
 pub(super) fn tables() -> [TableId; 2] {
@@ -34,12 +40,68 @@ fn wanted(chains: &[Chain], mode: ForwardAccept) -> bool {
     }
 }
 
-fn ours(accept: u32) -> [Rule; 2] {
+fn rules(accept: u32, narrow: fn(Rule) -> Rule) -> [Rule; 2] {
     let mut comment = COMMENT.as_bytes().to_vec();
     comment.resize(COMMENT_SIZE, 0);
     let rule = || Rule::in_chain(FORWARD);
     [rule().iifname("cali*"), rule().oifname("cali*")]
-        .map(|rule| rule.marked(accept).xt_match("comment", 0, comment.clone()).counter().accept())
+        .map(|rule| narrow(rule.marked(accept)).xt_match("comment", 0, comment.clone()).counter().accept())
+}
+
+/// The rules at the end.
+fn last(accept: u32) -> [Rule; 2] {
+    rules(accept, |rule| rule)
+}
+
+/// The rules before Docker's.
+fn early(accept: u32) -> [Rule; 2] {
+    rules(accept, |rule| rule.xt_match("conntrack", 3, known_connections()))
+}
+
+/// `struct xt_conntrack_mtinfo3` (kernel `include/uapi/linux/netfilter/xt_conntrack.h`), padded as iptables does, of
+/// `--ctstate RELATED,ESTABLISHED`.
+fn known_connections() -> Vec<u8> {
+    const SIZE: usize = 168;
+    const MATCH_FLAGS: usize = 146;
+    const STATE_MASK: usize = 150;
+    let (state, established, related) = (1_u16, 1 << 1, 1 << 2);
+    let mut info = vec![0; SIZE];
+    for (at, value) in [(MATCH_FLAGS, state), (STATE_MASK, established | related)] {
+        let bytes = info.iter_mut().skip(at).zip(value.to_ne_bytes());
+        bytes.for_each(|(to, byte)| *to = byte);
+    }
+    info
+}
+
+/// What puts the early rules in their place, given all rules of FORWARD. Without Docker's there is none.
+fn put_early(table: &TableId, present: &[Rule], accept: u32) -> Batch {
+    let early = early(accept);
+    let there: Vec<&Rule> =
+        present.iter().filter(|rule| early.iter().any(|ours| ours.same_as(rule))).collect();
+    let dockers = present.iter().position(|rule| rule.exprs.iter().any(leads_to_docker));
+    let (before, _) = present.split_at(dockers.unwrap_or_default());
+    let last = before.rchunks(early.len()).next().unwrap_or_default();
+    let in_place =
+        last.len() == early.len() && last.iter().zip(&early).all(|(rule, ours)| ours.same_as(rule));
+    let as_should_be = match dockers {
+        Some(_) => in_place && there.len() == early.len(),
+        None => there.is_empty(),
+    };
+    let mut batch = Batch::new(table.clone());
+    if as_should_be {
+        return batch;
+    }
+    for handle in there.iter().filter_map(|rule| rule.handle) {
+        batch.push(Op::DeleteRule { chain: FORWARD.to_owned(), handle });
+    }
+    if let Some(before) = dockers.and_then(|at| present.get(at)).and_then(|rule| rule.handle) {
+        early.into_iter().for_each(|rule| batch.push(Op::InsertRule { rule, before }));
+    }
+    batch
+}
+
+fn leads_to_docker(expr: &Expr) -> bool {
+    matches!(expr, Expr::Verdict(Verdict::Jump(chain)) if DOCKERS.contains(&chain.as_str()))
 }
 
 /// Appends what is missing in one family. Says whether anything was.
@@ -53,9 +115,11 @@ pub(super) async fn ensure(
     }
     let present = socket.rules(table, Some(FORWARD)).await?;
     let mut batch = Batch::new(table.clone());
-    let missing = ours(accept).into_iter().filter(|rule| !present.iter().any(|p| p.same_as(rule)));
+    let missing = last(accept).into_iter().filter(|rule| !present.iter().any(|p| p.same_as(rule)));
     missing.for_each(|rule| batch.push(Op::AddRule(rule)));
     socket.commit(&batch).await?;
+    // By itself: without it packets pass as well.
+    socket.commit(&put_early(table, &present, accept)).await?;
     Ok(!batch.ops.is_empty())
 }
 
@@ -65,8 +129,9 @@ pub(super) async fn remove(socket: &mut Socket, table: &TableId, accept: u32) ->
         return Ok(());
     }
     let mut batch = Batch::new(table.clone());
+    let ours = [early(accept), last(accept)].concat();
     for rule in socket.rules(table, Some(FORWARD)).await? {
-        if let Some(handle) = rule.handle.filter(|_| ours(accept).iter().any(|o| o.same_as(&rule))) {
+        if let Some(handle) = rule.handle.filter(|_| ours.iter().any(|o| o.same_as(&rule))) {
             batch.push(Op::DeleteRule { chain: FORWARD.to_owned(), handle });
         }
     }
@@ -124,5 +189,36 @@ mod tests {
         assert!(wanted(&[forward(false)], ForwardAccept::Always));
         assert!(!wanted(&[docker], ForwardAccept::Always));
         assert!(!wanted(&[forward(true)], ForwardAccept::Never));
+    }
+
+    #[test]
+    fn the_early_rules_stand_once_and_directly_before_dockers() {
+        const ACCEPT: u32 = 0x10000;
+        let rule = |chain: &str| Rule::in_chain(FORWARD).jump(chain);
+        let [first, second] = early(ACCEPT);
+        let (user, docker) = (rule("DOCKER-USER"), rule("DOCKER-FORWARD"));
+        // Deleted are those with these positions, and inserted both before the rule at the other one.
+        let place = |rules: &[&Rule]| {
+            let numbered =
+                (1..).zip(rules).map(|(handle, rule)| Rule { handle: Some(handle), ..(*rule).clone() });
+            let batch = put_early(&TableId::new(Family::Ip, "filter"), &numbered.collect::<Vec<_>>(), ACCEPT);
+            let of = |op: &Op| match op {
+                Op::DeleteRule { handle, .. } => (Some(*handle), None),
+                Op::InsertRule { before, .. } => (None, Some(*before)),
+                other => panic!("{other}"),
+            };
+            let (gone, before): (Vec<_>, Vec<_>) = batch.ops.iter().map(of).unzip();
+            (gone.into_iter().flatten().collect::<Vec<_>>(), before.into_iter().flatten().collect::<Vec<_>>())
+        };
+        assert_eq!(place(&[&user, &docker]), (vec![], vec![2, 2]));
+        assert_eq!(place(&[&docker]), (vec![], vec![1, 1]));
+        assert_eq!(place(&[&user, &first, &second, &docker]), (vec![], vec![]));
+        assert_eq!(place(&[&user, &docker, &first, &second]), (vec![3, 4], vec![2, 2]));
+        assert_eq!(place(&[&first, &second, &user, &docker]), (vec![1, 2], vec![4, 4]));
+        assert_eq!(place(&[&second, &first, &docker]), (vec![1, 2], vec![3, 3]));
+        assert_eq!(place(&[&first, &first, &second, &docker]), (vec![1, 2, 3], vec![4, 4]));
+        assert_eq!(place(&[&second, &docker]), (vec![1], vec![2, 2]));
+        assert_eq!(place(&[&first, &second]), (vec![1, 2], vec![]));
+        assert_eq!(place(&[&user]), (vec![], vec![]));
     }
 }

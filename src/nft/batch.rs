@@ -19,6 +19,13 @@ pub enum Op {
     FlushChain(String),
     /// Appends a rule to its chain.
     AddRule(Rule),
+    /// Inserts a rule into its chain, directly before another of it.
+    InsertRule {
+        /// What to insert.
+        rule: Rule,
+        /// The kernel's number for the other.
+        before: u64,
+    },
     /// Deletes a rule by its handle.
     DeleteRule {
         /// Its chain.
@@ -56,6 +63,7 @@ impl fmt::Display for Op {
             Self::DeleteChain(name) => write!(f, "delete chain {name}"),
             Self::FlushChain(name) => write!(f, "flush chain {name}"),
             Self::AddRule(rule) => write!(f, "add rule {rule}"),
+            Self::InsertRule { rule, before } => write!(f, "insert rule {rule} before rule {before}"),
             Self::DeleteRule { chain, handle } => write!(f, "delete rule {handle} of chain {chain}"),
             Self::AddSet(set) => write!(f, "add set {}", set.name),
             Self::DeleteSet(name) => write!(f, "delete set {name}"),

@@ -110,6 +110,10 @@ fn operation(id: &TableId, op: &Op, index: usize) -> Vec<Message> {
             w.text(rule::CHAIN, name);
         }),
         Op::AddRule(new) => one(msg::NEWRULE, flag::CREATE | flag::APPEND, |w| put_rule(w, id, new)),
+        Op::InsertRule { rule: new, before } => one(msg::NEWRULE, flag::CREATE, |w| {
+            put_rule(w, id, new);
+            w.u64(rule::POSITION, *before);
+        }),
         Op::DeleteRule { chain, handle } => one(msg::DELRULE, 0, |w| {
             w.text(rule::TABLE, &id.name);
             w.text(rule::CHAIN, chain);

@@ -68,6 +68,7 @@ pub(crate) mod rule {
     pub(crate) const CHAIN: u16 = 2;
     pub(crate) const HANDLE: u16 = 3;
     pub(crate) const EXPRESSIONS: u16 = 4;
+    pub(crate) const POSITION: u16 = 6;
     pub(crate) const USERDATA: u16 = 7;
     /// `NFTNL_UDATA_RULE_COMMENT` of libnftnl: what `nft list` prints as `comment`.
     pub(crate) const UDATA_COMMENT: u8 = 0;

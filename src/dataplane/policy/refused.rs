@@ -82,7 +82,7 @@ impl PolicyState {
     pub(in super::super) fn refuse(&mut self, batch: &Batch, index: usize, why: &str, marks: Marks) -> bool {
         let before = self.refused.clone();
         match batch.ops.get(index) {
-            Some(Op::AddRule(rule)) => self.refuse_chain(&rule.chain, why),
+            Some(Op::AddRule(rule) | Op::InsertRule { rule, .. }) => self.refuse_chain(&rule.chain, why),
             Some(Op::AddChain(chain)) => self.refuse_chain(&chain.name, why),
             Some(Op::FlushChain(name) | Op::DeleteChain(name)) => self.refuse_chain(name, why),
             Some(Op::AddSet(new)) => self.refuse_set(&new.name, why),
