@@ -21,6 +21,8 @@ pub(super) const COMMENT: &str = "calico-docker";
 const FORWARD: &str = "FORWARD";
 /// Size of `struct xt_comment_info`.
 const COMMENT_SIZE: usize = 256;
+/// Where the host's administrator has rules of their own.
+const USER: &str = "DOCKER-USER";
 /// Where FORWARD leads to Docker's own rules: up to engine 27, and from 28 on.
 const DOCKERS: [&str; 2] = ["DOCKER-ISOLATION-STAGE-1", "DOCKER-FORWARD"];
 
@@ -73,12 +75,16 @@ fn known_connections() -> Vec<u8> {
     info
 }
 
-/// What puts the early rules in their place, given all rules of FORWARD. Without Docker's there is none.
+/// What puts the early rules in their place, given all rules of FORWARD. There is none without Docker's, nor while the
+/// user's come after them, as they may for a moment when an engine makes a network.
 fn put_early(table: &TableId, present: &[Rule], accept: u32) -> Batch {
     let early = early(accept);
     let there: Vec<&Rule> =
         present.iter().filter(|rule| early.iter().any(|ours| ours.same_as(rule))).collect();
-    let dockers = present.iter().position(|rule| rule.exprs.iter().any(leads_to_docker));
+    let jump =
+        |chains: &[&str]| present.iter().position(|rule| rule.exprs.iter().any(|it| leads_to(it, chains)));
+    let user = jump(&[USER]);
+    let dockers = jump(&DOCKERS).filter(|at| user.is_none_or(|user| user < *at));
     let (before, _) = present.split_at(dockers.unwrap_or_default());
     let last = before.rchunks(early.len()).next().unwrap_or_default();
     let in_place =
@@ -100,8 +106,8 @@ fn put_early(table: &TableId, present: &[Rule], accept: u32) -> Batch {
     batch
 }
 
-fn leads_to_docker(expr: &Expr) -> bool {
-    matches!(expr, Expr::Verdict(Verdict::Jump(chain)) if DOCKERS.contains(&chain.as_str()))
+fn leads_to(expr: &Expr, chains: &[&str]) -> bool {
+    matches!(expr, Expr::Verdict(Verdict::Jump(chain)) if chains.contains(&chain.as_str()))
 }
 
 /// Appends what is missing in one family. Says whether anything was.
@@ -196,7 +202,7 @@ mod tests {
         const ACCEPT: u32 = 0x10000;
         let rule = |chain: &str| Rule::in_chain(FORWARD).jump(chain);
         let [first, second] = early(ACCEPT);
-        let (user, docker) = (rule("DOCKER-USER"), rule("DOCKER-FORWARD"));
+        let (user, docker) = (rule(USER), rule("DOCKER-FORWARD"));
         // Deleted are those with these positions, and inserted both before the rule at the other one.
         let place = |rules: &[&Rule]| {
             let numbered =
@@ -220,5 +226,6 @@ mod tests {
         assert_eq!(place(&[&second, &docker]), (vec![1], vec![2, 2]));
         assert_eq!(place(&[&first, &second]), (vec![1, 2], vec![]));
         assert_eq!(place(&[&user]), (vec![], vec![]));
+        assert_eq!(place(&[&first, &second, &docker, &user]), (vec![1, 2], vec![]));
     }
 }
