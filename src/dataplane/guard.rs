@@ -75,21 +75,18 @@ fn known_connections() -> Vec<u8> {
     info
 }
 
-/// What puts the early rules in their place, given all rules of FORWARD. There is none without Docker's, nor while the
-/// user's come after them, as they may for a moment when an engine makes a network.
+/// What puts the early rules in their place, given all rules of FORWARD.
 fn put_early(table: &TableId, present: &[Rule], accept: u32) -> Batch {
     let early = early(accept);
-    let there: Vec<&Rule> =
-        present.iter().filter(|rule| early.iter().any(|ours| ours.same_as(rule))).collect();
-    let jump =
-        |chains: &[&str]| present.iter().position(|rule| rule.exprs.iter().any(|it| leads_to(it, chains)));
-    let user = jump(&[USER]);
-    let dockers = jump(&DOCKERS).filter(|at| user.is_none_or(|user| user < *at));
-    let (before, _) = present.split_at(dockers.unwrap_or_default());
+    let (there, others): (Vec<&Rule>, Vec<&Rule>) =
+        present.iter().partition(|rule| early.iter().any(|ours| ours.same_as(rule)));
+    let next = next_to_early(&others).and_then(|rule| rule.handle);
+    let (before, _) =
+        present.split_at(present.iter().position(|rule| rule.handle == next).unwrap_or_default());
     let last = before.rchunks(early.len()).next().unwrap_or_default();
     let in_place =
         last.len() == early.len() && last.iter().zip(&early).all(|(rule, ours)| ours.same_as(rule));
-    let as_should_be = match dockers {
+    let as_should_be = match next {
         Some(_) => in_place && there.len() == early.len(),
         None => there.is_empty(),
     };
@@ -100,10 +97,20 @@ fn put_early(table: &TableId, present: &[Rule], accept: u32) -> Batch {
     for handle in there.iter().filter_map(|rule| rule.handle) {
         batch.push(Op::DeleteRule { chain: FORWARD.to_owned(), handle });
     }
-    if let Some(before) = dockers.and_then(|at| present.get(at)).and_then(|rule| rule.handle) {
+    if let Some(before) = next {
         early.into_iter().for_each(|rule| batch.push(Op::InsertRule { rule, before }));
     }
     batch
+}
+
+/// The rule before which the early ones stand: none where Docker has none. An engine with `live-restore` that is started
+/// again has its own before DOCKER-USER until it makes a network.
+fn next_to_early<'a>(others: &[&'a Rule]) -> Option<&'a Rule> {
+    let jump =
+        |chains: &[&str]| others.iter().position(|rule| rule.exprs.iter().any(|it| leads_to(it, chains)));
+    let docker = jump(&DOCKERS)?;
+    let next = jump(&[USER]).filter(|user| docker < *user).map_or(docker, |user| user.saturating_add(1));
+    others.get(next).copied()
 }
 
 fn leads_to(expr: &Expr, chains: &[&str]) -> bool {
@@ -226,6 +233,9 @@ mod tests {
         assert_eq!(place(&[&second, &docker]), (vec![1], vec![2, 2]));
         assert_eq!(place(&[&first, &second]), (vec![1, 2], vec![]));
         assert_eq!(place(&[&user]), (vec![], vec![]));
-        assert_eq!(place(&[&first, &second, &docker, &user]), (vec![1, 2], vec![]));
+        let accept = rule("DOCKER");
+        assert_eq!(place(&[&first, &second, &docker, &user, &accept]), (vec![1, 2], vec![5, 5]));
+        assert_eq!(place(&[&docker, &user, &first, &second, &accept]), (vec![], vec![]));
+        assert_eq!(place(&[&docker, &user]), (vec![], vec![]));
     }
 }
