@@ -276,9 +276,11 @@ fn gone(outcome: io::Result<()>) -> io::Result<()> {
 
 /// Hands on what BIRD says; gives back its last words.
 async fn relay(stderr: ChildStderr) -> String {
-    let mut lines = BufReader::new(stderr).lines();
+    // What a peer said is among it, in whatever encoding.
+    let mut lines = BufReader::new(stderr).split(b'\n');
     let mut last = String::new();
-    while let Ok(Some(line)) = lines.next_line().await {
+    while let Ok(Some(line)) = lines.next_segment().await {
+        let line = String::from_utf8_lossy(&line);
         let (class, text) = class_of(&line);
         match class {
             "WARN" | "REMOTE" | "AUTH" => log::warn!("BIRD: {text}"),
