@@ -27,6 +27,8 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// Pauses before BIRD is started again.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Before a configuration that could not be written, or that BIRD could not be told of, is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
 /// A BIRD that has run for this long may be started again at once.
 const SOUND: Duration = Duration::from_secs(60);
 
@@ -56,6 +58,12 @@ pub struct Worker {
     places: Places,
     /// What BIRD runs with, once it was written.
     written: Option<String>,
+    /// Whether it was written after BIRD read its file.
+    unread: bool,
+    /// When it is tried again, where that failed.
+    again_at: Option<Instant>,
+    /// The sentence about that.
+    failure: String,
     /// Where its routes may lead by that.
     reach: Reach,
     /// By which routers they went when BIRD was asked last.
@@ -85,6 +93,9 @@ impl Worker {
             setup,
             places,
             written: None,
+            unread: false,
+            again_at: None,
+            failure: String::new(),
             reach: Reach::default(),
             routers: BTreeSet::new(),
             note_at: now,
@@ -123,6 +134,7 @@ impl Worker {
                 () = ended(&mut self.bird) => self.ended("it ended by itself"),
                 () = sleep_until(self.start_at), if idle => self.start().await,
                 () = self.leftover.due() => self.leftover.settle(&self.places, &self.host).await,
+                () = due(self.again_at) => self.follow().await,
                 _ = look.tick(), if self.bird.is_some() => self.look(began.elapsed()).await,
                 () = self.feed.changed() => self.follow().await,
             }
@@ -163,33 +175,54 @@ impl Worker {
         self.leftover.leave(&self.places);
     }
 
-    /// The datastore has changed.
+    /// The datastore has changed, or what failed is tried again.
     async fn follow(&mut self) {
+        self.again_at = None;
         let rendering = match render(self.feed.world(), self.setup) {
             Ok(rendering) => rendering,
             Err(why) => return self.tell([format!("BGP stays as it is: {why}")].into()),
         };
         self.leftover.learn(rendering.ends, rendering.patience);
         self.tell(rendering.problems.into_iter().map(|problem| format!("BGP: {problem}")).collect());
-        if self.written.as_ref() == Some(&rendering.text) {
-            return;
+        if self.written.as_ref() != Some(&rendering.text) {
+            if let Err(error) = write(&self.places, &rendering.text).await {
+                // A program that is missing may come, a full disk be emptied.
+                return self.fail(&error);
+            }
+            log::info!("BGP: configuration with {} sessions written", rendering.sessions.len());
+            self.written = Some(rendering.text);
+            self.reach = rendering.reach;
+            self.unread = true;
+            self.failure.clear();
+            if self.bird.is_some() {
+                self.note().await;
+            }
         }
-        if let Err(error) = write(&self.places, &rendering.text).await {
-            log::error!("BGP stays as it is: {error}");
-            // A program that is missing may come, with the next change or the next start.
-            return;
+        self.configure().await;
+    }
+
+    /// Lets BIRD read its file, if it has not; one that is started does that by itself.
+    async fn configure(&mut self) {
+        let Some(bird) = self.bird.as_mut().filter(|_| self.unread) else { return };
+        match bird.configure().await {
+            Ok(()) => self.is_read(),
+            Err(error) => self.fail(&error.into()),
         }
-        log::info!("BGP: configuration with {} sessions written", rendering.sessions.len());
-        self.written = Some(rendering.text);
-        self.reach = rendering.reach;
-        if self.bird.is_some() {
-            self.note().await;
+    }
+
+    fn is_read(&mut self) {
+        self.unread = false;
+        self.again_at = None;
+        self.failure.clear();
+    }
+
+    fn fail(&mut self, error: &BirdError) {
+        let sentence = format!("BGP stays as it is: {error}");
+        if sentence != self.failure {
+            log::error!("{sentence}");
         }
-        if let Some(bird) = &mut self.bird
-            && let Err(error) = bird.configure().await
-        {
-            log::error!("BGP stays as it is: {error}");
-        }
+        self.failure = sentence;
+        self.again_at = Some(Instant::now() + AGAIN);
     }
 
     /// Logs what has not been said, and forgets what no longer holds.
@@ -237,6 +270,7 @@ impl Worker {
                 self.note_at = Instant::now() + SETTLED;
                 log::info!("BIRD runs; its control socket is {}", self.places.socket().display());
                 self.bird = Some(bird);
+                self.is_read();
                 self.started = Instant::now();
             }
             Err(error) => {
@@ -273,13 +307,8 @@ impl Worker {
                 }
             }
             Err(error) if bird.is_adopted() => self.ended(&error.to_string()),
-            Err(error) => {
-                // Its end is noticed by itself; a connection that broke is made anew.
-                log::warn!("{error}");
-                if let Ok(again) = Bird::adopt(&self.places).await {
-                    bird.control = again.control;
-                }
-            }
+            // Its end is noticed by itself; a connection that broke is made anew.
+            Err(error) => log::warn!("{error}"),
         }
     }
 }
@@ -291,5 +320,84 @@ async fn ended(bird: &mut Option<Bird>) {
             Err(error) => log::warn!("wait for BIRD: {error}"),
         },
         None => std::future::pending().await,
+    }
+}
+
+/// Returns at a time; never if there is none.
+async fn due(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RouterId;
+    use crate::net::KernelHost;
+    use crate::store::{MemoryStore, Store, Txn};
+    use std::sync::Arc;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::UnixListener;
+
+    /// A worker that has read a datastore with its node, and the folder of all its places.
+    async fn worker() -> (Worker, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let places = Places { program: path("bird"), folder: path("state"), run: path("run") };
+        std::fs::create_dir(&places.run).unwrap();
+        let store = MemoryStore::new();
+        let key = "/calico/resources/v3/projectcalico.org/nodes/n1";
+        let node = r#"{"metadata":{"name":"n1"},"spec":{"bgp":{"ipv4Address":"172.16.0.1/24"}}}"#;
+        store.commit(Txn::new().create(key, node)).await.unwrap();
+        let mut worker = Worker::new(Parts {
+            store: Arc::new(store),
+            host: Arc::new(KernelHost::open("/proc/sys/net").await.unwrap()),
+            node: NodeName::new("n1").unwrap(),
+            active: watch::channel(true).1,
+            setup: Setup { router_id: RouterId::NodeAddress, blackholes: false },
+            places,
+        });
+        worker.feed.changed().await;
+        (worker, folder)
+    }
+
+    /// A program that takes every configuration.
+    fn install(worker: &Worker) {
+        std::os::unix::fs::symlink("/bin/true", &worker.places.program).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_could_not_be_written_is_written_later() {
+        let (mut worker, _folder) = worker().await;
+        worker.follow().await;
+        assert!(worker.written.is_none() && worker.again_at.is_some());
+        install(&worker);
+        worker.follow().await;
+        assert!(worker.written.is_some() && worker.again_at.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_bird_that_did_not_hear_of_its_configuration_is_told_again() {
+        let (mut worker, _folder) = worker().await;
+        install(&worker);
+        let listener = UnixListener::bind(worker.places.socket()).unwrap();
+        tokio::spawn(async move {
+            // Two questions about routes are answered on the first connection; the third, `configure`, is not.
+            for answers in [&["0000 \n", "0000 \n"][..], &["0003 Reconfigured\n"]] {
+                let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+                stream.get_mut().write_all(b"0001 BIRD 2.0.12 ready.\n").await.unwrap();
+                for answer in answers {
+                    stream.read_line(&mut String::new()).await.unwrap();
+                    stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
+                }
+            }
+        });
+        worker.bird = Some(Bird::adopt(&worker.places).await.unwrap());
+        worker.follow().await;
+        assert!(worker.written.is_some() && worker.unread && worker.again_at.is_some());
+        worker.follow().await;
+        assert!(!worker.unread && worker.again_at.is_none());
     }
 }
