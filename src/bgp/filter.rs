@@ -54,6 +54,9 @@ pub(super) fn function_name(name: &str, direction: Direction, version: IpVersion
 /// # Errors
 /// Why a rule cannot be said.
 pub(super) fn functions(name: &str, spec: &BgpFilterSpec, version: IpVersion) -> Result<String, String> {
+    if let Some(field) = spec.extra.keys().next() {
+        return Err(format!("{field:?} is not known"));
+    }
     let mut text = String::new();
     for direction in [Direction::Import, Direction::Export] {
         let rules = rules(spec, direction, version);

@@ -12,7 +12,7 @@ use super::sessions::sessions;
 use super::settings::{Local, Severity};
 use super::text::{community, plain};
 use super::world::World;
-use crate::model::{Cidr, EncapMode, IpPoolSpec, IpVersion};
+use crate::model::{BgpFilterSpec, Cidr, EncapMode, IpPoolSpec, IpVersion};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -31,6 +31,9 @@ const OUR_PROTOCOL: u8 = 80;
 /// # Errors
 /// Why there can be none.
 pub fn render(world: &World, setup: Setup) -> Result<Rendering, String> {
+    if let Some(why) = world.obstacle() {
+        return Err(why.to_owned());
+    }
     let mut problems: Vec<String> = world.unreadable.values().cloned().collect();
     let local = Local::read(world, &mut problems);
     let node = &world.node;
@@ -107,6 +110,9 @@ impl Writer<'_> {
                         if let Err(why) = functions(name, &filter.spec, session.version()) {
                             broken = Some(format!("BGPFilter {name}: {why}"));
                         }
+                    }
+                    None if self.world.is_unreadable::<BgpFilterSpec>(name) => {
+                        broken = Some(format!("BGPFilter {name} cannot be read"));
                     }
                     None => self.problems.push(format!(
                         "BGPPeer {} names BGPFilter {name}, which does not exist; nothing is filtered by it",

@@ -79,11 +79,27 @@ impl World {
         }
     }
 
+    /// Why nothing can be made of this world: without settings that are there and cannot be read there would be another AS number
+    /// or a mesh that was switched off, and without a pool routes that it keeps back or leaves to a tunnel.
+    pub(super) fn obstacle(&self) -> Option<&str> {
+        let settings = ["default".to_owned(), format!("node.{}", self.node)];
+        let settings = settings.map(|name| key::resource::<BgpConfigurationSpec>(&name));
+        let pools = key::resources::<IpPoolSpec>();
+        let needed = |key: &String| settings.contains(key) || key.starts_with(&pools);
+        self.unreadable.iter().find(|(key, _)| needed(key)).map(|(_, why)| why.as_str())
+    }
+
+    /// Whether a resource is there and cannot be read.
+    pub(super) fn is_unreadable<S: Kind>(&self, name: &str) -> bool {
+        self.unreadable.contains_key(&key::resource::<S>(name))
+    }
+
     /// Only claims that are confirmed count: a pending block may still become another node's.
     fn update_block(&mut self, block: Cidr, value: Option<&[u8]>) -> Result<(), String> {
         self.blocks.remove(&block);
         let Some(value) = value else { return Ok(()) };
-        let claim = BlockAffinity::decode(value).map_err(|error| error.to_string())?;
+        let claim = BlockAffinity::decode(value)
+            .map_err(|error| format!("this node's claim on block {block} cannot be read: {error}"))?;
         if claim.state == AffinityState::Confirmed && !claim.deleted {
             self.blocks.insert(block);
         }
