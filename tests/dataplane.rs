@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
@@ -467,7 +468,7 @@ impl Talk {
 
     /// Whether any of a few questions is answered.
     fn answers(&self) -> bool {
-        let number = || std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+        let number = || u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
         (0..5).any(|_| {
             let question = number().to_ne_bytes();
             let mut answer = [0; 8];
