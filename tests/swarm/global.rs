@@ -52,7 +52,6 @@ fn reached(lab: &Lab, hosts: &[&str]) {
     let front = groups.iter().flat_map(|group| &group.containers).map(address).collect();
     groups.push(Group { network: "web", containers: lookers });
     let (front, groups) = (&front, &groups);
-    // Names are asked slowly: what is no address of version 4 is looked for outside, too.
     std::thread::scope(|scope| {
         for from in groups {
             scope.spawn(move || groups.iter().for_each(|to| from.calls(to, true)));
