@@ -43,7 +43,7 @@ pub enum IpamError {
     #[error("this cluster has no enabled {0} pool")]
     NoEnabledPool(IpVersion),
     /// No enabled pool holds the address or range.
-    #[error("no pool of this cluster contains {wanted}; pools: {pools}")]
+    #[error("no enabled pool of this cluster contains {wanted}; pools: {pools}")]
     NoPoolContains {
         /// The address or range.
         wanted: String,

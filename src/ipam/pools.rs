@@ -291,9 +291,9 @@ mod tests {
         assert_eq!(error, format!("no enabled pool of this cluster is 10.9.0.0/24; {known}"));
         let range = "10.9.0.0/24".parse().unwrap();
         let error = for_range(&pools, &range).unwrap_err().to_string();
-        assert_eq!(error, format!("no pool of this cluster contains 10.9.0.0/24; {known}"));
+        assert_eq!(error, format!("no enabled pool of this cluster contains 10.9.0.0/24; {known}"));
         let error = for_address(&pools, "10.9.0.5".parse().unwrap()).unwrap_err().to_string();
-        assert_eq!(error, format!("no pool of this cluster contains 10.9.0.5; {known}"));
+        assert_eq!(error, format!("no enabled pool of this cluster contains 10.9.0.5; {known}"));
         assert!(for_range(&[], &range).unwrap_err().to_string().ends_with("pools: none"));
         assert_eq!(
             for_range(&pools, &"192.168.7.0/24".parse().unwrap()).unwrap().name(),

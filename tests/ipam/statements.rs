@@ -164,7 +164,7 @@ async fn a_disabled_pool_is_not_used_in_any_way() {
     let ipam = world.ipam("docker-1");
     assert_eq!(world.auto(&ipam).await.unwrap_err().to_string(), "this cluster has no enabled IPv4 pool");
     let error = ipam.assign(ip("10.10.0.5"), None, &owner("h")).await.unwrap_err();
-    assert_eq!(error.to_string(), "no pool of this cluster contains 10.10.0.5; pools: none");
+    assert_eq!(error.to_string(), "no enabled pool of this cluster contains 10.10.0.5; pools: none");
     assert!(world.blocks().is_empty());
 }
 
@@ -382,7 +382,7 @@ async fn an_address_outside_the_networks_range_is_refused() {
     let error = ipam.assign(ip("10.9.0.5"), None, &owner("h")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no pool of this cluster contains 10.9.0.5; pools: front-end (10.10.0.0/24)"
+        "no enabled pool of this cluster contains 10.9.0.5; pools: front-end (10.10.0.0/24)"
     );
 }
 
@@ -734,7 +734,7 @@ async fn a_range_confines_addresses_and_new_blocks() {
     let error = ipam.auto_assign(&elsewhere).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no pool of this cluster contains 10.9.0.0/24; pools: front-end (10.10.0.0/24)"
+        "no enabled pool of this cluster contains 10.9.0.0/24; pools: front-end (10.10.0.0/24)"
     );
     world.check();
 }
