@@ -37,6 +37,7 @@ pub(crate) use start::{dataplane_options, open_etcd, open_local, open_store};
 use crate::admin::{AdminParts, policy_desk};
 use crate::config::Config;
 use crate::dataplane::Dataplane;
+use crate::ipam::Ipam;
 use crate::server::{self, Server, ServerError};
 use crate::task::{Supervisor, TaskError};
 use gate::Gate;
@@ -48,6 +49,8 @@ use tokio_util::sync::CancellationToken;
 
 /// dockerd kills a plugin 10 s after SIGTERM; calls in flight get 5 s of it, the rest is for the other tasks.
 const STOP: Duration = Duration::from_secs(8);
+/// Then addresses that calls had asked for which got no answer are given back; the collector does it otherwise, a good while later.
+const GIVE_BACK: Duration = Duration::from_secs(1);
 
 /// Why the daemon cannot start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +113,7 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     let admin = admin::spawn(&mut supervisor, &config, &shutdown);
     let (desk, inbox) = policy_desk();
     let mut inbox = Some(inbox);
+    let mut ipam = None;
     let (dataplane, worker) = Dataplane::new(start::dataplane_options(&config));
     let page = counts.page(dataplane.clone(), desk.clone());
     metrics::listen(&mut supervisor, &config, &page, &shutdown).await;
@@ -131,6 +135,7 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
                 tasks::spawn_foreign_routes(&mut supervisor, &tuning, &parts, &shutdown);
                 tasks::spawn_tuning(&mut supervisor, tuning, &shutdown);
                 tasks::spawn_routes(&mut supervisor, routes, &parts.dataplane, &shutdown);
+                ipam = Some(parts.drivers.ipam().clone());
                 counts.count_addresses(parts.drivers.ipam().clone());
                 admin.send_replace(Some(AdminParts {
                     store: parts.store.clone(),
@@ -145,8 +150,17 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     };
     log::info!("stopping");
     let stopped = supervisor.stop(STOP).await;
+    give_back(ipam).await;
     match ended {
         Some(error) => Err(error.into()),
         None => Ok(stopped?),
+    }
+}
+
+/// Waits for addresses that nobody waits for any more to be given back.
+async fn give_back(ipam: Option<Ipam>) {
+    let Some(ipam) = ipam else { return };
+    if tokio::time::timeout(GIVE_BACK, ipam.drain()).await.is_err() {
+        log::debug!("address requests are under way at the end: the collector sees to them");
     }
 }
