@@ -90,8 +90,7 @@ async fn routes_on(name: &str) -> Vec<RouteMessage> {
     routes
 }
 
-async fn assert_exact(endpoint: &EndpointLink) {
-    let name = endpoint.host.as_str();
+fn assert_sysctls(name: &str) {
     for (key, value) in [
         ("ipv6/conf/IF/accept_ra", "0"),
         ("ipv6/conf/IF/accept_dad", "0"),
@@ -109,6 +108,11 @@ async fn assert_exact(endpoint: &EndpointLink) {
         assert_eq!(sysctl(&key.replace("IF", name)), value, "{key}");
     }
     assert_eq!(sysctl(&format!("ipv4/conf/{name}/rp_filter")), sysctl("ipv4/conf/default/rp_filter"));
+}
+
+async fn assert_exact(endpoint: &EndpointLink) {
+    let name = endpoint.host.as_str();
+    assert_sysctls(name);
 
     let net = Ip::open();
     let index = net.index(name).await.unwrap();
