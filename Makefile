@@ -24,7 +24,7 @@ export WITH_CONTAINER_ROUTES ?= 0
 export WITH_BIRD ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab engines test test-engines lint fmt bench bench-policy bench-datastore bench-lab clean
+.PHONY: help setup binary check-binary rootfs plugin install upgrade uninstall demo lab engines test test-programs test-engines lint fmt bench bench-policy bench-datastore bench-lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="	" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -67,6 +67,10 @@ engines: ## make the root file systems of newer Debians, whose engines the tests
 
 test: plugin engines ## all tests
 	cargo test --locked --no-fail-fast
+
+test-programs: ## compile all tests
+	@tools/setup.sh build
+	cargo test --locked --no-run
 
 test-engines: plugin ## the Docker tests on Debian's newer engines, 26.1 and 28.5
 	@tools/setup.sh
