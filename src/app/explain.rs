@@ -1,8 +1,8 @@
-//! A managed plugin whose settings cannot be used stays up and says so in answer to every call. Ending would make the
-//! engine start it again and again for 12 s and then report a missing socket, with the reason nowhere but in its log.
+//! A managed plugin whose settings cannot be used, or whose host has no name for a node, stays up and says so in answer to
+//! every call. Ending would make the engine start it again and again for 12 s and then report a missing socket, with the
+//! reason nowhere but in its log.
 
 use super::AppError;
-use crate::config::ConfigError;
 use crate::driver::{Scopes, answer_at_once};
 use crate::protocol::{Request, Response};
 use crate::server::{self, Handler, Server};
@@ -27,8 +27,8 @@ impl Handler for Explainer {
     }
 }
 
-/// Serves the managed plugin's socket until SIGTERM and answers calls with what is wrong with the settings.
-pub async fn explain(socket: &Path, error: &ConfigError) -> Result<(), AppError> {
+/// Serves the managed plugin's socket until SIGTERM and answers calls with what is wrong.
+pub async fn explain(socket: &Path, error: &dyn std::error::Error) -> Result<(), AppError> {
     let mut server = Server::new(server::Options::default());
     server.bind(socket).map_err(AppError::Sockets)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;

@@ -1,7 +1,7 @@
 //! `serve`: run the daemon.
 
 use super::EX_SOFTWARE;
-use crate::app;
+use crate::app::{self, AppError};
 use crate::config::{Config, ConfigError, Environment, Strings};
 use crate::logging;
 use std::path::Path;
@@ -13,11 +13,15 @@ const WORKERS: usize = 2;
 /// Settings that cannot be used: a plain daemon ends, a managed plugin stays up and says so.
 pub(super) fn refuse(error: &ConfigError) -> ExitCode {
     let code = super::refuse(error);
-    let Some(socket) = Environment.get("CALICO_LIBNETWORK_SOCKET").filter(|path| !path.is_empty()) else {
-        return code;
-    };
+    match Environment.get("CALICO_LIBNETWORK_SOCKET").filter(|path| !path.is_empty()) {
+        Some(socket) => explain(Path::new(&socket), error),
+        None => code,
+    }
+}
+
+fn explain(socket: &Path, error: &dyn std::error::Error) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map(|runtime| runtime.block_on(app::explain(Path::new(&socket), error))) {
+    match runtime.map(|runtime| runtime.block_on(app::explain(socket, error))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error),
         Err(error) => fail(&error),
@@ -30,6 +34,12 @@ pub(super) fn run(config: Config) -> ExitCode {
         Ok(output) => output,
         Err(error) => return fail(&error),
     };
+    // A host's name that no node can have is put right as a setting is.
+    if let (Some(socket), Err(error)) = (&config.places.socket, app::node_name(&config)) {
+        let error = AppError::NodeName(error);
+        log::error!("{error}");
+        return explain(socket, &error);
+    }
     // The sockets come before everything else: dockerd dials 500 ms after it started the process.
     let server = match app::bind(&config) {
         Ok(server) => server,

@@ -70,3 +70,17 @@ fn wrong_settings_are_named_all_at_once_in_answer_to_a_command() {
     engine.docker(&["plugin", "enable", DRIVER]);
     engine.docker(&create);
 }
+
+#[test]
+fn a_host_whose_name_is_no_nodes_name_is_told_to_set_one_in_answer_to_a_command() {
+    let Some(engine) = Engine::plain(&[]) else { return };
+    engine.on_host(&["sh", "-c", "echo docker_1 >/proc/sys/kernel/hostname"]);
+    engine.install(&[]);
+    let create = ["network", "create", "--driver", DRIVER, "--ipam-driver", DRIVER, "web"];
+    let refused = engine.docker_fails(&create);
+    assert!(refused.contains("docker_1") && refused.contains("set NODENAME"), "{refused}");
+    engine.docker(&["plugin", "disable", DRIVER]);
+    engine.docker(&["plugin", "set", DRIVER, "NODENAME=docker-1"]);
+    engine.docker(&["plugin", "enable", DRIVER]);
+    engine.docker(&create);
+}
