@@ -55,19 +55,39 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// One call of Docker.
 fn call(method: &str, body: &Value) -> Value {
-    let mut stream = UnixStream::connect("/run/docker/plugins/calico.sock").unwrap();
-    let body = body.to_string();
-    let head = format!(
-        "POST /{method} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let start = answer.find("\r\n\r\n").unwrap();
-    let answer: Value = serde_json::from_str(answer[start..].trim()).unwrap();
-    assert!(answer.get("Err").is_none_or(|err| err == ""), "{method}: {answer}");
-    answer
+    Call::begin(method, body).end()
+}
+
+/// A call of which the last byte is still to come.
+struct Call {
+    method: String,
+    stream: UnixStream,
+    last: u8,
+}
+
+impl Call {
+    fn begin(method: &str, body: &Value) -> Self {
+        let mut stream = UnixStream::connect("/run/docker/plugins/calico.sock").unwrap();
+        let body = body.to_string();
+        let head = format!(
+            "POST /{method} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut bytes = format!("{head}{body}").into_bytes();
+        let last = bytes.pop().unwrap();
+        stream.write_all(&bytes).unwrap();
+        Self { method: method.to_owned(), stream, last }
+    }
+
+    fn end(mut self) -> Value {
+        self.stream.write_all(&[self.last]).unwrap();
+        let mut answer = String::new();
+        self.stream.read_to_string(&mut answer).unwrap();
+        let start = answer.find("\r\n\r\n").unwrap();
+        let answer: Value = serde_json::from_str(answer[start..].trim()).unwrap();
+        assert!(answer.get("Err").is_none_or(|err| err == ""), "{}: {answer}", self.method);
+        answer
+    }
 }
 
 impl Daemon {
@@ -162,9 +182,13 @@ impl Drop for Daemon {
 
 impl Container {
     fn join(&self) {
+        self.begin_join().end();
+    }
+
+    fn begin_join(&self) -> Call {
         let sandbox = format!("/run/docker/netns/{}", &self.id[..12]);
         let join = json!({"NetworkID": NETWORK, "EndpointID": self.id, "SandboxKey": sandbox, "Options": {}});
-        call("NetworkDriver.Join", &join);
+        Call::begin("NetworkDriver.Join", &join)
     }
 
     /// What runc and the engine do with the container's end.
@@ -564,6 +588,31 @@ fn what_others_route_to_a_container_goes_after_the_grace_and_what_they_route_els
             assert_eq!(stream.lost(), 0);
         },
     );
+}
+
+#[test]
+fn calls_that_are_under_way_at_the_stop_are_carried_out() {
+    in_namespace("calls_that_are_under_way_at_the_stop_are_carried_out", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let mut daemon = Daemon::start();
+        let (goes, comes) = (daemon.join(1), daemon.create(2));
+        let deletion = Call::begin(
+            "NetworkDriver.DeleteEndpoint",
+            &json!({"NetworkID": NETWORK, "EndpointID": goes.id}),
+        );
+        let join = comes.begin_join();
+        run(&format!("kill -TERM {}", daemon.process.id()));
+        eventually("the daemon stops", || said("app stopping"));
+        // Long enough for every task that does not wait for the calls.
+        std::thread::sleep(Duration::from_millis(300));
+        deletion.end();
+        join.end();
+        assert!(daemon.process.wait().unwrap().success());
+        let elements = run("nft list map inet calico-docker to-wl");
+        assert!(elements.contains(&comes.iface) && !elements.contains(&goes.iface), "{elements}");
+    });
 }
 
 #[test]

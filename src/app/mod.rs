@@ -108,7 +108,7 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     let options = start::driver_options(&config, node.clone());
     let (gate, key) = Gate::new(options.scopes, config.request_timeout);
     let counts = metrics::Metrics::default();
-    supervisor.spawn("server", server.serve(Arc::new(counts.handler(gate)), shutdown.clone()));
+    let served = tasks::spawn_server(&mut supervisor, server, Arc::new(counts.handler(gate)), &shutdown);
 
     let admin = admin::spawn(&mut supervisor, &config, &shutdown);
     let (desk, inbox) = policy_desk();
@@ -117,7 +117,7 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
     let (dataplane, worker) = Dataplane::new(start::dataplane_options(&config));
     let page = counts.page(dataplane.clone(), desk.clone());
     metrics::listen(&mut supervisor, &config, &page, &shutdown).await;
-    let stop_worker = shutdown.clone();
+    let stop_worker = served.clone();
     supervisor.spawn("dataplane", async move {
         worker.run(stop_worker).await;
         Ok::<(), Infallible>(())
@@ -131,7 +131,7 @@ pub async fn run(config: Config, server: Server) -> Result<(), AppError> {
             error = supervisor.failed() => break Some(error),
             (parts, policy, tuning, routes) = &mut building, if inbox.is_some() => {
                 let Some(inbox) = inbox.take() else { continue };
-                tasks::spawn_policy(&mut supervisor, policy, inbox, &shutdown);
+                tasks::spawn_policy(&mut supervisor, policy, inbox, &served);
                 tasks::spawn_foreign_routes(&mut supervisor, &tuning, &parts, &shutdown);
                 tasks::spawn_tuning(&mut supervisor, tuning, &shutdown);
                 tasks::spawn_routes(&mut supervisor, routes, &parts.dataplane, &shutdown);

@@ -19,6 +19,7 @@ use crate::labels::LabelSync;
 use crate::model::{IfaceName, IpPoolSpec, key};
 use crate::net::{Host, HostEvent, may_enter_containers};
 use crate::routes;
+use crate::server::{Handler, Server};
 use crate::store::{SharedStore, StoreError};
 use crate::task::{Backoff, Supervisor};
 use futures::StreamExt;
@@ -90,15 +91,33 @@ pub(super) fn spawn(
     }
 }
 
+/// Starts the server. The token that is returned is cancelled after the last call: the calls that are under way at the
+/// stop need the packet filter and its policy to their end.
+pub(super) fn spawn_server(
+    supervisor: &mut Supervisor,
+    server: Server,
+    handler: Arc<dyn Handler>,
+    shutdown: &CancellationToken,
+) -> CancellationToken {
+    let served = CancellationToken::new();
+    let after_the_last_call = served.clone().drop_guard();
+    let serving = server.serve(handler, shutdown.clone());
+    supervisor.spawn("server", async move {
+        let _cancels = after_the_last_call;
+        serving.await
+    });
+    served
+}
+
 /// Starts the task that keeps policy in step with the datastore; before calls are answered, because endpoints wait for
-/// it.
+/// it, and until the last is: `served`.
 pub(super) fn spawn_policy(
     supervisor: &mut Supervisor,
     policy: PolicyFeed,
     inbox: PolicyInbox,
-    shutdown: &CancellationToken,
+    served: &CancellationToken,
 ) {
-    supervisor.spawn("policy", stoppable(shutdown.clone().cancelled_owned(), policy.run(inbox)));
+    supervisor.spawn("policy", stoppable(served.clone().cancelled_owned(), policy.run(inbox)));
 }
 
 /// Starts the task that keeps the packet filter's behaviour in step with FelixConfiguration.
