@@ -186,7 +186,11 @@ impl Container {
     }
 
     fn begin_join(&self) -> Call {
-        let sandbox = format!("/run/docker/netns/{}", &self.id[..12]);
+        self.begin_join_in(&self.id[..12])
+    }
+
+    fn begin_join_in(&self, sandbox: &str) -> Call {
+        let sandbox = format!("/run/docker/netns/{sandbox}");
         let join = json!({"NetworkID": NETWORK, "EndpointID": self.id, "SandboxKey": sandbox, "Options": {}});
         Call::begin("NetworkDriver.Join", &join)
     }
@@ -641,6 +645,36 @@ fn routes_to_a_container_that_somebody_took_away_come_back() {
         std::thread::sleep(Duration::from_secs(1));
         assert!(run(&format!("ip link show {}", two.iface)).contains("state DOWN"));
     });
+}
+
+/// With its last address the kernel takes an interface's IPv4 routes and neighbours, and tells of the address alone.
+#[test]
+fn addresses_of_an_interface_that_somebody_took_away_come_back_with_what_went_with_them() {
+    in_namespace(
+        "addresses_of_an_interface_that_somebody_took_away_come_back_with_what_went_with_them",
+        || {
+            if !have("nft", "nft") {
+                return;
+            }
+            let daemon = Daemon::start();
+            let (front, back) = (daemon.create(1), daemon.create(2));
+            for endpoint in [&front, &back] {
+                endpoint.begin_join_in("both").end();
+            }
+            front.run("c1");
+            let has = || {
+                ["addr show", "route show", "neigh show nud permanent"]
+                    .map(|what| run(&format!("ip -4 {what} dev {}", front.iface)))
+            };
+            let before = has();
+            assert!(before[0].contains("169.254.1.255"), "{before:?}");
+            assert!(before[1..].iter().all(|listing| listing.contains(&front.ip)), "{before:?}");
+            for round in 0..3 {
+                run(&format!("ip addr flush dev {}", front.iface));
+                eventually(&format!("all is back, round {round}"), || has() == before);
+            }
+        },
+    );
 }
 
 #[test]

@@ -194,7 +194,7 @@ async fn follow_pools(
 }
 
 /// Repairs what events on the host undo: next hops when routes change, an endpoint whose link was set down and up or
-/// whose routes somebody took away.
+/// whose routes or addresses somebody took away.
 async fn watch_host(host: Arc<dyn Host>, drivers: Arc<Drivers>) {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
@@ -248,14 +248,16 @@ async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &
     }
     match lost {
         true => drivers.repair_all().await,
-        false => repair_routes(host, drivers, burst).await,
+        false => repair_endpoints(host, drivers, burst).await,
     }
 }
 
-/// Puts back what leads to endpoints whose links are up. Those whose links are down lost it with that.
-async fn repair_routes(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent]) {
+/// Puts back what endpoints whose links are up need on the host's side: their routes, and the addresses that answer
+/// for their next hop and let them be on several networks. Those whose links are down lost it with that.
+async fn repair_endpoints(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent]) {
     let taken = |event: &HostEvent| match event {
         HostEvent::Route(change) if change.gone && change.route.is_of_endpoint() => change.route.index,
+        HostEvent::Address(change) if change.gone => Some(change.index),
         _ => None,
     };
     let indices: BTreeSet<u32> = burst.iter().filter_map(taken).collect();
@@ -264,7 +266,7 @@ async fn repair_routes(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent]) 
     }
     let links = match host.links().await {
         Ok(links) => links,
-        Err(error) => return log::warn!("routes to containers are not put back: {error}"),
+        Err(error) => return log::warn!("what containers need on the host is not put back: {error}"),
     };
     for link in links.into_iter().filter(|link| link.up && indices.contains(&link.index)) {
         if let Ok(iface) = IfaceName::new(&link.name) {
