@@ -1,7 +1,7 @@
 //! Requests over the engine's Unix socket, each with a deadline and a bounded answer.
 
 use super::events::{self, ContainerEvents};
-use super::types::{ContainerDetail, ContainerSummary, DockerNetwork, ManagedPlugin};
+use super::types::{ContainerDetail, ContainerSummary, DockerNetwork, ManagedPlugin, NetworkAttachments};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -11,6 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use hyperlocal::{UnixConnector, Uri};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +90,16 @@ impl DockerClient {
     /// All networks that this engine knows.
     pub async fn networks(&self) -> Result<Vec<DockerNetwork>, DockerError> {
         self.get("/networks").await
+    }
+
+    /// IDs of the endpoints that containers have on a network, also those whose start is under way and which the list of
+    /// containers tells without them (moby `container/view.go`). None if there is no such network.
+    pub async fn attached(&self, network: &str) -> Result<BTreeSet<String>, DockerError> {
+        match self.get::<NetworkAttachments>(&format!("/networks/{network}")).await {
+            Ok(attachments) => Ok(attachments.endpoint_ids()),
+            Err(error) if error.is_not_found() => Ok(BTreeSet::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Creates a network from what `POST /networks/create` takes.

@@ -12,5 +12,5 @@ pub use client::{DockerClient, DockerError};
 pub use events::ContainerEvents;
 pub use types::{
     Attachment, ContainerConfig, ContainerDetail, ContainerSummary, DockerNetwork, ManagedPlugin,
-    NetworkIpam, NetworkPrefix,
+    NetworkAttachments, NetworkIpam, NetworkPrefix,
 };

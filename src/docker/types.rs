@@ -1,7 +1,7 @@
 //! The few fields of Docker's API answers that this plugin reads.
 
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One container, from `GET /containers/json?all=1`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -116,6 +116,23 @@ impl ContainerDetail {
             labels: self.config.unwrap_or_default().labels,
             network_settings: self.network_settings,
         }
+    }
+}
+
+/// What is attached to one network, from `GET /networks/ID`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkAttachments {
+    /// Container ID, or `ep-` and the endpoint's where no container has it, to attachment.
+    pub containers: Option<BTreeMap<String, Attachment>>,
+}
+
+impl NetworkAttachments {
+    /// IDs of the endpoints that containers have, or get in a start that is under way.
+    #[must_use]
+    pub fn endpoint_ids(self) -> BTreeSet<String> {
+        let attached = self.containers.into_iter().flatten().filter(|(holder, _)| !holder.starts_with("ep-"));
+        attached.map(|(_, attachment)| attachment.endpoint_id).collect()
     }
 }
 

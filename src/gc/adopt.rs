@@ -65,6 +65,19 @@ pub(super) fn endpoints(
     running.flat_map(ContainerSummary::attachments).filter(unknown).map(create_endpoint).collect()
 }
 
+/// The container that has an endpoint.
+pub(super) fn container_of<'a>(
+    containers: &'a [ContainerSummary],
+    endpoint: &str,
+) -> Option<&'a ContainerSummary> {
+    containers.iter().find(|container| container.endpoint_ids().any(|id| id == endpoint))
+}
+
+/// The call that made one endpoint of a container; `None` if the container has left its network.
+pub(super) fn endpoint(container: &ContainerSummary, id: &str) -> Option<CreateEndpoint> {
+    container.attachments().find(|attachment| attachment.endpoint_id == id).map(create_endpoint)
+}
+
 fn create_endpoint(attachment: &Attachment) -> CreateEndpoint {
     let with_prefix = |ip: &str, len: u8| if ip.is_empty() { String::new() } else { format!("{ip}/{len}") };
     let options = attachment.driver_options.iter().flatten();

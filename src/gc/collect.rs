@@ -2,10 +2,11 @@
 
 use super::adopt;
 use super::find::{DockerView, Suspect, View, find};
-use crate::docker::{ContainerSummary, DockerClient, DockerNetwork, ManagedPlugin};
+use crate::docker::{ContainerSummary, DockerClient, DockerError, DockerNetwork, ManagedPlugin};
 use crate::driver::{ADDRESS_SPACE, DriverError, Drivers, LocalEndpoint, parse_alias};
 use crate::model::EndpointId;
 use crate::net::Host;
+use crate::protocol::CreateEndpoint;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,6 +67,10 @@ impl Collector {
         // In the order of the enum: endpoints before their addresses, networks before their pools.
         let leaks: Vec<Suspect> = suspects.keys().filter(ripe).cloned().collect();
         for leak in leaks {
+            if self.is_starting(&leak, &view, &endpoints).await {
+                self.since.remove(&leak);
+                continue;
+            }
             let why = suspects.get(&leak).copied().unwrap_or_default();
             match self.collect(&leak, &view, &endpoints).await {
                 Ok(()) => log::info!("collected {leak}: {why}"),
@@ -74,6 +79,24 @@ impl Collector {
             self.since.remove(&leak);
         }
         Ok(())
+    }
+
+    /// Whether an endpoint with an interface belongs to a container whose start takes longer than the grace: Docker lists
+    /// the container without it until it runs. Without Docker's word it is left alone.
+    async fn is_starting(&self, leak: &Suspect, view: &View, endpoints: &Endpoints) -> bool {
+        let Suspect::Endpoint(id) = leak else { return false };
+        let Some(seen) = endpoints.get(id) else { return false };
+        let (Some(_), Some(network)) = (&view.docker, &seen.network) else { return false };
+        if !view.links.contains_key(seen.iface.as_str()) {
+            return false;
+        }
+        match self.docker.attached(network.as_str()).await {
+            Ok(attached) => attached.contains(id.as_str()),
+            Err(error) => {
+                log::debug!("whether endpoint {} is starting is not known: {error}", id.short());
+                true
+            }
+        }
     }
 
     async fn collect(&self, leak: &Suspect, view: &View, endpoints: &Endpoints) -> Result<(), DriverError> {
@@ -148,13 +171,33 @@ impl Collector {
             }
         }
         for call in endpoints.iter().filter(|call| settled(&call.endpoint_id)) {
-            match self.drivers.adopt_endpoint(call).await {
+            let whole = match self.ask_for_options(&call.endpoint_id, listing).await {
+                Ok(Some(whole)) => whole,
+                Ok(None) => continue,
+                Err(error) => {
+                    log::warn!("endpoint {} is not taken up again yet: {error}", call.endpoint_id);
+                    break;
+                }
+            };
+            match self.drivers.adopt_endpoint(&whole).await {
                 Ok(true) => log::info!("endpoint {} was lost and is taken up again", call.endpoint_id),
                 Ok(false) => {}
                 Err(error) => log::warn!("endpoint {} is lost to this plugin: {error}", call.endpoint_id),
             }
         }
         Ok(())
+    }
+
+    /// The call that made an endpoint, with the `driver-opt`s, labels among them: Docker's list leaves them out (20.10), its
+    /// word about one container does not. `None` if the container is gone or has left the network.
+    async fn ask_for_options(
+        &self,
+        endpoint: &str,
+        listing: &Listing,
+    ) -> Result<Option<CreateEndpoint>, DockerError> {
+        let Some(container) = adopt::container_of(&listing.containers, endpoint) else { return Ok(None) };
+        let whole = self.docker.container(&container.id).await?;
+        Ok(whole.and_then(|container| adopt::endpoint(&container, endpoint)))
     }
 
     async fn ask_docker(&mut self) -> Option<Listing> {

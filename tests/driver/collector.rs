@@ -2,6 +2,8 @@
 
 use crate::engine::{Engine, plan, subnet};
 use crate::world::World;
+use calico_libnetwork::store::{Store as _, Txn};
+use serde_json::json;
 use std::time::Duration;
 
 #[tokio::test]
@@ -109,4 +111,40 @@ async fn an_endpoint_that_was_joined_since_it_was_looked_at_stays() {
     world.ok("NetworkDriver.Join", &join).await;
     world.drivers.collect_endpoint(&seen).await.unwrap();
     assert_eq!((world.endpoints().await.len(), world.host.endpoints().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_was_lost_is_taken_up_again_with_the_labels_of_its_attachment() {
+    const ENDPOINTS: &str = "/calico/resources/v3/projectcalico.org/workloadendpoints/";
+    let mut world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let endpoint = engine.run(&network).await.unwrap();
+    let lost = world.keys(ENDPOINTS).await.remove(0);
+    world.store.inner().commit(Txn::new().remove(format!("{ENDPOINTS}{lost}"))).await.unwrap();
+    world.restart().await;
+    assert!(world.endpoints().await.is_empty());
+
+    world.docker.add_network(&network.id);
+    let options = json!({"org.projectcalico.label.role": "db"});
+    world.docker.add_attached(&network.id, &endpoint.id, endpoint.ip(), &options);
+    world.collector(Duration::from_secs(60)).pass().await.unwrap();
+    let found = world.endpoints().await.remove(0);
+    assert_eq!(found.spec.endpoint, endpoint.id);
+    assert_eq!(found.metadata.labels.unwrap_or_default().get("role").map(String::as_str), Some("db"));
+}
+
+#[tokio::test]
+async fn a_container_whose_start_takes_longer_than_the_grace_keeps_its_endpoint() {
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let starting = engine.run(&network).await.unwrap();
+    world.docker.add_network(&network.id);
+    world.docker.add_starting(&network.id, &starting.id);
+    world.collect().await;
+    assert_eq!((world.endpoints().await.len(), world.allocated().await.len()), (1, 1));
+    world.docker.clear();
+    world.collect().await;
+    world.assert_clean("the start was given up").await;
 }

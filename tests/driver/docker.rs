@@ -7,6 +7,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,8 @@ use tokio::task::{JoinHandle, JoinSet};
 struct State {
     containers: Vec<Value>,
     networks: Vec<Value>,
+    /// What is told of one container or network alone.
+    details: BTreeMap<String, Value>,
     silent: bool,
 }
 
@@ -54,6 +57,28 @@ impl FakeDocker {
         );
     }
 
+    /// A running container on a network, with `driver-opt`s that its entry in the list leaves out, as Docker 20.10 does.
+    pub(crate) fn add_attached(&self, network: &str, endpoint: &str, ip: &str, options: &Value) {
+        let container = |options: &Value| {
+            let attachment = json!({"NetworkID": network, "EndpointID": endpoint, "IPAddress": ip, "IPPrefixLen": 32,
+                "DriverOpts": options});
+            json!({"Id": "c1", "State": "running", "NetworkSettings": {"Networks": {"web": attachment}}})
+        };
+        let mut detail = container(options);
+        detail["State"] = json!({"Status": "running"});
+        let mut state = self.state.lock().unwrap();
+        state.containers.push(container(&Value::Null));
+        state.details.insert("/containers/c1/json".to_owned(), detail);
+    }
+
+    /// A container that is starting has an endpoint, and the list of containers does not say so.
+    pub(crate) fn add_starting(&self, network: &str, endpoint: &str) {
+        self.add_container("created", &[]);
+        let attached =
+            json!({"Containers": {"c1": {"EndpointID": endpoint}, "ep-1": {"EndpointID": "other"}}});
+        self.state.lock().unwrap().details.insert(format!("/networks/{network}"), attached);
+    }
+
     pub(crate) fn add_network(&self, id: &str) {
         self.state.lock().unwrap().networks.push(json!({"Id": id, "Driver": "calico:latest", "Options": {}}));
     }
@@ -63,6 +88,7 @@ impl FakeDocker {
         let mut state = self.state.lock().unwrap();
         state.containers.clear();
         state.networks.clear();
+        state.details.clear();
     }
 
     /// An engine that is starting or stopping.
@@ -95,18 +121,21 @@ async fn serve(listener: UnixListener, state: Arc<Mutex<State>>) {
 }
 
 fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let no_plugins = Vec::new();
-    let list = match request.uri().path_and_query().map(ToString::to_string).as_deref() {
+    let no_plugins: Vec<Value> = Vec::new();
+    let told = match request.uri().path_and_query().map(ToString::to_string).as_deref() {
         _ if state.silent => None,
-        Some("/containers/json?all=1") => Some(&state.containers),
-        Some("/networks") => Some(&state.networks),
-        Some("/plugins") => Some(&no_plugins),
-        _ => None,
+        Some("/containers/json?all=1") => Some(Value::from(state.containers.clone())),
+        Some("/networks") => Some(Value::from(state.networks.clone())),
+        Some("/plugins") => Some(Value::from(no_plugins)),
+        Some(path) if path.starts_with("/networks/") => {
+            Some(state.details.get(path).cloned().unwrap_or_else(|| json!({"Containers": {}})))
+        }
+        Some(path) => state.details.get(path).cloned(),
+        None => None,
     };
-    let body =
-        list.map_or_else(|| "{\"message\":\"no\"}".to_owned(), |list| Value::from(list.clone()).to_string());
+    let body = told.as_ref().map_or_else(|| "{\"message\":\"no\"}".to_owned(), ToString::to_string);
     let mut response = Response::new(Full::new(Bytes::from(body)));
-    if list.is_none() {
+    if told.is_none() {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     response
