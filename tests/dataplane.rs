@@ -493,8 +493,8 @@ fn known_connections_pass_early(lab: &Lab, tool: &str) {
         let jump = |line: &&str| {
             line.ends_with("-j DOCKER-ISOLATION-STAGE-1") || line.ends_with("-j DOCKER-FORWARD")
         };
-        let dockers = lines.iter().position(jump).expect("Docker's rules");
-        let user = lines.iter().position(|line| line.ends_with("-j DOCKER-USER")).expect("its user's rules");
+        let dockers = lines.iter().position(jump).unwrap();
+        let user = lines.iter().position(|line| line.ends_with("-j DOCKER-USER")).unwrap();
         let all = lines.iter().filter(|line| early.iter().any(|rule| rule == *line)).count();
         (user < dockers - 2 && lines[dockers - 2..dockers] == early, all)
     };
@@ -506,7 +506,7 @@ fn known_connections_pass_early(lab: &Lab, tool: &str) {
     let jump = ["DOCKER-ISOLATION-STAGE-1", "DOCKER-FORWARD"]
         .into_iter()
         .find(|chain| try_run(&format!("{tool} -C FORWARD -j {chain}")).0)
-        .expect("Docker's rules");
+        .unwrap();
     for chain in [jump, "DOCKER-USER"] {
         run(&format!("{tool} -D FORWARD -j {chain}"));
         run(&format!("{tool} -I FORWARD -j {chain}"));
