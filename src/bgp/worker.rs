@@ -203,17 +203,14 @@ impl Worker {
 
     /// Lets BIRD read its file, if it has not; one that is started does that by itself.
     async fn configure(&mut self) {
-        let Some(bird) = self.bird.as_mut().filter(|_| self.unread) else { return };
+        let Some(bird) = self.bird.as_mut().filter(|_| self.unread) else { return self.failure.clear() };
         match bird.configure().await {
-            Ok(()) => self.is_read(),
+            Ok(()) => {
+                self.unread = false;
+                self.failure.clear();
+            }
             Err(error) => self.fail(&error.into()),
         }
-    }
-
-    fn is_read(&mut self) {
-        self.unread = false;
-        self.again_at = None;
-        self.failure.clear();
     }
 
     fn fail(&mut self, error: &BirdError) {
@@ -270,7 +267,8 @@ impl Worker {
                 self.note_at = Instant::now() + SETTLED;
                 log::info!("BIRD runs; its control socket is {}", self.places.socket().display());
                 self.bird = Some(bird);
-                self.is_read();
+                // A newer configuration that could not be written is still to come.
+                self.unread = false;
                 self.started = Instant::now();
             }
             Err(error) => {
@@ -376,6 +374,23 @@ mod tests {
         install(&worker);
         worker.follow().await;
         assert!(worker.written.is_some() && worker.again_at.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_could_not_be_written_is_not_forgotten_when_bird_is_started() {
+        let (mut worker, _folder) = worker().await;
+        worker.written = Some("an older one".to_owned());
+        worker.follow().await;
+        let listener = UnixListener::bind(worker.places.socket()).unwrap();
+        tokio::spawn(async move {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            stream.get_mut().write_all(b"0001 BIRD 2.0.12 ready.\n").await.unwrap();
+            stream.read_line(&mut String::new()).await.unwrap();
+            stream.get_mut().write_all(b"0003 Reconfigured\n").await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        worker.start().await;
+        assert!(worker.bird.is_some() && worker.again_at.is_some());
     }
 
     #[tokio::test]

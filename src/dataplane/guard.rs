@@ -83,9 +83,9 @@ fn put_early(table: &TableId, present: &[Rule], accept: u32) -> Batch {
     let next = next_to_early(&others).and_then(|rule| rule.handle);
     let (before, _) =
         present.split_at(present.iter().position(|rule| rule.handle == next).unwrap_or_default());
-    let last = before.rchunks(early.len()).next().unwrap_or_default();
+    let nearest = before.rchunks(early.len()).next().unwrap_or_default();
     let in_place =
-        last.len() == early.len() && last.iter().zip(&early).all(|(rule, ours)| ours.same_as(rule));
+        nearest.len() == early.len() && nearest.iter().zip(&early).all(|(rule, ours)| ours.same_as(rule));
     let as_should_be = match next {
         Some(_) => in_place && there.len() == early.len(),
         None => there.is_empty(),
@@ -117,7 +117,7 @@ fn leads_to(expr: &Expr, chains: &[&str]) -> bool {
     matches!(expr, Expr::Verdict(Verdict::Jump(chain)) if chains.contains(&chain.as_str()))
 }
 
-/// Appends what is missing in one family. Says whether anything was.
+/// Appends what is missing in one family, and puts the early rules in their place. Says whether anything was appended.
 pub(super) async fn ensure(
     socket: &mut Socket,
     table: &TableId,
