@@ -130,8 +130,9 @@ impl Host {
         self.runtime.block_on(self.door.apply_policy(changes)).unwrap();
     }
 
-    fn open(&self, iface: &str) {
-        self.runtime.block_on(self.door.add_endpoint(&IfaceName::new(iface).unwrap())).unwrap();
+    fn open(&self, iface: &str, address: &str) {
+        let (iface, address) = (IfaceName::new(iface).unwrap(), address.parse().unwrap());
+        self.runtime.block_on(self.door.add_endpoint(&iface, &[address])).unwrap();
     }
 
     fn end(self) {
@@ -205,7 +206,9 @@ fn packets() {
     host.endpoint("here", "calib", "10.65.0.2", &json!({}));
     host.commit();
     host.runtime.block_on(host.door.ensure()).unwrap();
-    ["calia", "calib"].iter().for_each(|iface| host.open(iface));
+    [("calia", "10.65.0.1"), ("calib", "10.65.0.2")]
+        .iter()
+        .for_each(|(iface, address)| host.open(iface, address));
     for count in [3_u32, 1000, 10_000] {
         let first = number;
         while number + 2 < count {
@@ -213,7 +216,7 @@ fn packets() {
             number += 1;
         }
         host.commit();
-        (first..number).for_each(|number| host.open(&format!("cali{number:05}")));
+        (first..number).for_each(|number| host.open(&format!("cali{number:05}"), &host_address(number)));
         let cost = least(|| cost(7000));
         println!("| this filter, {count} endpoints | {cost:.0} | {:.2} |", cost / none);
         ours.push(cost);
@@ -270,7 +273,7 @@ fn changes() {
     let mut host = Host::start();
     host.open_profile();
     for number in 0..LOCAL {
-        host.open(&format!("cali{number:05}"));
+        host.open(&format!("cali{number:05}"), &host_address(number));
     }
     let started = Instant::now();
     for (key, value) in &documents {
@@ -309,7 +312,7 @@ fn changes() {
         let number = ENDPOINTS + turn;
         host.endpoint("here", &format!("cali{number:05}"), &host_address(number), &labels(number, 3));
         host.commit();
-        host.open(&format!("cali{number:05}"));
+        host.open(&format!("cali{number:05}"), &host_address(number));
         added.push(started.elapsed());
     }
     println!(
@@ -397,7 +400,9 @@ fn throughput() {
     host.endpoint("here", "calia", "10.65.0.1", &json!({}));
     host.endpoint("here", "calib", "10.65.0.2", &json!({}));
     host.commit();
-    ["calia", "calib"].iter().for_each(|iface| host.open(iface));
+    [("calia", "10.65.0.1"), ("calib", "10.65.0.2")]
+        .iter()
+        .for_each(|(iface, address)| host.open(iface, address));
     host.runtime.block_on(host.door.ensure()).unwrap();
     let pairs = [
         ("this filter", "a", "10.65.0.2"),

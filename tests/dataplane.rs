@@ -196,6 +196,17 @@ fn options() -> Options {
     }
 }
 
+/// The addresses that [`topology`] routes to an interface.
+fn routed(iface: &str) -> Vec<IpAddr> {
+    let addresses: &[&str] = match iface {
+        "cali1" => &C1,
+        "cali2" => &C2,
+        "cali3" => &["10.65.0.3", "fd65::3"],
+        _ => &[],
+    };
+    addresses.iter().map(|ip| ip.parse().unwrap()).collect()
+}
+
 fn iface(name: &str) -> IfaceName {
     IfaceName::new(name).unwrap()
 }
@@ -237,8 +248,8 @@ impl Lab {
             d.set_pools(&[pool("10.65.0.0/16", true), pool("fd65::/32", true)]).await.unwrap();
             d.set_docker_bridges(&[iface("docker0")]).await.unwrap();
             d.apply_policy(open(["cali1", "cali2", "cali3", "cali-new"])).await.unwrap();
-            d.add_endpoint(&iface("cali1")).await.unwrap();
-            d.add_endpoint(&iface("cali2")).await.unwrap();
+            d.add_endpoint(&iface("cali1"), &routed("cali1")).await.unwrap();
+            d.add_endpoint(&iface("cali2"), &routed("cali2")).await.unwrap();
             d.ensure().await.unwrap();
         });
         lab
@@ -479,12 +490,7 @@ impl Talk {
 
 /// What belongs to a connection that passed once is asked by DOCKER-USER, but by no other rule of Docker's.
 fn known_connections_pass_early(lab: &Lab, tool: &str) {
-    let rule = |side: &str| {
-        format!(
-            "-A FORWARD -{side} cali+ -m mark --mark 0x10000/0x10000 -m conntrack --ctstate RELATED,ESTABLISHED \
-            -m comment --comment calico-docker -j ACCEPT"
-        )
-    };
+    let rule = |side: &str| format!("-A FORWARD -{side} cali+ -m mark --mark 0x30000/0x30000 -j ACCEPT");
     let early = [rule("i"), rule("o")];
     // Those that are directly before the jump to Docker's, and how many there are at all.
     let place = || {
@@ -518,8 +524,7 @@ fn known_connections_pass_early(lab: &Lab, tool: &str) {
     assert!(talk.answers(), "c1 to {}", C2[family]);
     let counted = || {
         let text = run(&format!("{tool} -nvxL FORWARD"));
-        let first =
-            text.lines().find(|line| line.contains("ctstate") && line.contains("calico-docker")).unwrap();
+        let first = text.lines().find(|line| line.contains("0x30000/0x30000")).unwrap();
         first.split_whitespace().next().unwrap().parse::<u64>().unwrap()
     };
     let before = counted();
@@ -705,7 +710,7 @@ fn spoofed_sources_and_unknown_interfaces_are_dropped() {
             assert_eq!(senders, [host.parse::<IpAddr>().unwrap()], "spoofed {spoofed}");
         }
         // The kernel's own multicast reports from the unspecified address may be counted as well.
-        let text = run("nft list chain inet calico-docker rpf-also");
+        let text = run("nft list chain inet calico-docker spoofed");
         let dropped =
             text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse::<u32>();
         assert!(dropped.unwrap() >= 3, "{text}");
@@ -716,9 +721,9 @@ fn spoofed_sources_and_unknown_interfaces_are_dropped() {
         reaches("c2", C1, false);
         reaches("c2", EXT, false);
         assert!(ask("c2", HOST[0], PORT).is_none());
-        lab.block(lab.dataplane.add_endpoint(&iface("cali2"))).unwrap();
+        lab.block(lab.dataplane.add_endpoint(&iface("cali2"), &routed("cali2"))).unwrap();
         reaches("c1", C2, true);
-        let error = lab.block(lab.dataplane.add_endpoint(&iface("eth0"))).unwrap_err();
+        let error = lab.block(lab.dataplane.add_endpoint(&iface("eth0"), &[])).unwrap_err();
         assert!(matches!(error, DataplaneError::ForeignInterface(_)));
     });
 }
@@ -753,7 +758,7 @@ fn a_container_sends_under_the_addresses_of_its_other_endpoints_and_nobody_else_
         );
         let lab = Lab::start(options());
         let (c1, c3) = (iface("cali1"), iface("cali3"));
-        lab.block(lab.dataplane.add_endpoint(&c3)).unwrap();
+        lab.block(lab.dataplane.add_endpoint(&c3, &routed("cali3"))).unwrap();
         reaches("c2", C1, true);
         reaches("c2", SECOND, false);
         let siblings = |of: &IfaceName, ips: [&str; 2]| {
@@ -787,7 +792,7 @@ fn a_container_sends_under_the_addresses_of_its_other_endpoints_and_nobody_else_
             assert_eq!(std::mem::take(&mut *seen.lock().unwrap()).len(), 2, "{ext}: a spoofed one arrived");
         }
 
-        run("nft flush set inet calico-docker rpf-also4");
+        run("nft flush set inet calico-docker sources4");
         lab.eventually("what others flushed comes back", || lab.repairs() == 2);
         allowed();
         // A new process knows them before it adopts the kernel's state.
@@ -801,7 +806,7 @@ fn a_container_sends_under_the_addresses_of_its_other_endpoints_and_nobody_else_
         reaches("c2", SECOND, true);
         lab.block(async {
             lab.dataplane.remove_endpoint(&c1).await.unwrap();
-            lab.dataplane.add_endpoint(&c1).await.unwrap();
+            lab.dataplane.add_endpoint(&c1, &routed("cali1")).await.unwrap();
         });
         reaches("c2", SECOND, false);
         reaches("c2", C1, true);
@@ -1041,15 +1046,15 @@ fn verbs_find_their_way_when_the_table_is_gone() {
         });
         let d = &lab.dataplane;
         run("nft delete table inet calico-docker");
-        lab.block(d.add_endpoint(&iface("cali3"))).unwrap();
+        lab.block(d.add_endpoint(&iface("cali3"), &routed("cali3"))).unwrap();
         run("nft 'delete element inet calico-docker from-wl { \"cali3\" }'");
         lab.block(d.remove_endpoint(&iface("cali3"))).unwrap();
         run("nft 'add element inet calico-docker from-wl { \"cali3\" : drop }'");
-        lab.block(d.add_endpoint(&iface("cali3"))).unwrap();
+        lab.block(d.add_endpoint(&iface("cali3"), &routed("cali3"))).unwrap();
         assert!(run("nft list map inet calico-docker from-wl").contains("\"cali3\" : goto shape-from-"));
         // Again and again is the same.
         lab.block(async {
-            d.add_endpoint(&iface("cali3")).await.unwrap();
+            d.add_endpoint(&iface("cali3"), &routed("cali3")).await.unwrap();
             d.revoke_ports(&iface("cali3")).await.unwrap();
             d.remove_endpoint(&iface("cali3")).await.unwrap();
             d.remove_endpoint(&iface("cali3")).await.unwrap();
@@ -1074,7 +1079,8 @@ fn a_change_that_the_kernel_refuses_is_told_undone_and_tried_again() {
         let script = b"delete table inet calico-docker\nadd table inet calico-docker { flags owner; }\n";
         owner.stdin.as_mut().unwrap().write_all(script).unwrap();
         lab.eventually("the loss is noticed", || !lab.dataplane.status().borrow().in_force);
-        let error = lab.block(lab.dataplane.add_endpoint(&iface("cali2"))).unwrap_err().to_string();
+        let error =
+            lab.block(lab.dataplane.add_endpoint(&iface("cali2"), &routed("cali2"))).unwrap_err().to_string();
         let want = "put the packet filter in force: table inet calico-docker: ";
         assert!(error.starts_with(want) && error.contains("Operation not permitted"), "{error}");
         let pools = lab.block(lab.dataplane.set_pools(&[pool("10.99.0.0/16", true)]));
@@ -1318,8 +1324,8 @@ fn what_is_told_beside_felix_is_in_force_after_it() {
         let port = map(None, 8080, address(C1[0], PORT));
         lab.block(async {
             lab.dataplane.publish_ports(&iface("cali1"), &[port]).await.unwrap();
-            lab.dataplane.add_endpoint(&iface("cali-late")).await.unwrap();
-            lab.dataplane.add_endpoint(&iface("cali3")).await.unwrap();
+            lab.dataplane.add_endpoint(&iface("cali-late"), &[]).await.unwrap();
+            lab.dataplane.add_endpoint(&iface("cali3"), &routed("cali3")).await.unwrap();
             lab.dataplane.remove_endpoint(&iface("cali-late")).await.unwrap();
         });
         assert!(ask("ext", HOST[0], 8080).is_some(), "published ports are ours alone");
@@ -1386,12 +1392,12 @@ fn adding_an_endpoint_is_quick_with_thousands_there() {
                 let names: Vec<String> = (0..total).map(|n| format!("cali{n}x")).collect();
                 lab.dataplane.apply_policy(open(names.iter().map(String::as_str))).await.unwrap();
                 for n in 0..total {
-                    lab.dataplane.add_endpoint(&iface(&format!("cali{n}x"))).await.unwrap();
+                    lab.dataplane.add_endpoint(&iface(&format!("cali{n}x")), &[]).await.unwrap();
                 }
                 let mut times = Vec::new();
                 for _ in 0..50 {
                     let started = Instant::now();
-                    lab.dataplane.add_endpoint(&iface("cali-new")).await.unwrap();
+                    lab.dataplane.add_endpoint(&iface("cali-new"), &routed("cali3")).await.unwrap();
                     times.push(started.elapsed());
                     lab.dataplane.remove_endpoint(&iface("cali-new")).await.unwrap();
                 }

@@ -8,8 +8,12 @@ use futures::future::BoxFuture;
 use std::net::{IpAddr, SocketAddr};
 
 impl Firewall for Dataplane {
-    fn add_endpoint<'a>(&'a self, iface: &'a IfaceName) -> BoxFuture<'a, Result<(), String>> {
-        async move { self.add_endpoint(iface).await.map_err(|error| error.to_string()) }.boxed()
+    fn add_endpoint<'a>(
+        &'a self,
+        iface: &'a IfaceName,
+        addresses: &'a [IpAddr],
+    ) -> BoxFuture<'a, Result<(), String>> {
+        async move { self.add_endpoint(iface, addresses).await.map_err(|error| error.to_string()) }.boxed()
     }
 
     fn set_siblings<'a>(

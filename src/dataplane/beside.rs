@@ -47,7 +47,7 @@ mod tests {
     fn full() -> Desired {
         let mut desired = Desired::default();
         for name in ["cali1", "cali2"] {
-            desired.endpoints.insert(name.parse().unwrap());
+            desired.endpoints.insert(name.parse().unwrap(), BTreeSet::new());
         }
         policy::switch(&mut desired, &policy::sample::changes(), Options::default().marks);
         desired

@@ -300,7 +300,7 @@ pub(super) mod tests {
     fn desired() -> Table {
         let mut desired = Desired::default();
         for name in ["cali1", "cali2"] {
-            desired.endpoints.insert(name.parse().unwrap());
+            desired.endpoints.insert(name.parse().unwrap(), BTreeSet::from(["10.0.0.1".parse().unwrap()]));
         }
         policy::switch(&mut desired, &policy::sample::changes(), Options::default().marks);
         render::table(&desired, &Options::default(), &BTreeSet::new())

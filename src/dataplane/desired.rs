@@ -3,7 +3,7 @@
 use super::policy::PolicyState;
 use super::{DataplaneError, PoolNat, PortMap, Tuning, VxlanNetworks};
 use crate::model::{HOST_IFACE_PREFIX, IfaceName};
-use crate::policy::Changes;
+use crate::policy::{Changes, Direction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ pub(super) enum Verb {
     SetPools(Vec<PoolNat>),
     SetVxlan(Box<VxlanNetworks>),
     SetBridges(BTreeSet<IfaceName>),
-    AddEndpoint(IfaceName),
+    AddEndpoint(IfaceName, BTreeSet<IpAddr>),
     RemoveEndpoint(IfaceName),
     SetSiblings(IfaceName, BTreeSet<IpAddr>),
     Publish(IfaceName, Vec<PortMap>),
@@ -43,7 +43,8 @@ pub(super) struct Desired {
     pub(super) pools: Vec<PoolNat>,
     pub(super) bridges: BTreeSet<IfaceName>,
     pub(super) vxlan: VxlanNetworks,
-    pub(super) endpoints: BTreeSet<IfaceName>,
+    /// Interfaces that are open, each with the addresses that are routed to it.
+    pub(super) endpoints: BTreeMap<IfaceName, BTreeSet<IpAddr>>,
     /// Addresses of the other endpoints of the same container, by interface; only of interfaces that are open.
     pub(super) siblings: BTreeMap<IfaceName, BTreeSet<IpAddr>>,
     pub(super) ports: BTreeMap<IfaceName, Vec<PortMap>>,
@@ -52,10 +53,15 @@ pub(super) struct Desired {
 }
 
 impl Desired {
+    /// The chain that decides about the packets of an interface. `None` if it is closed.
+    pub(super) fn shape_chain(&self, iface: &IfaceName, direction: Direction) -> Option<String> {
+        self.policy.shape_chain(iface, direction).filter(|_| self.endpoints.contains_key(iface))
+    }
+
     /// Refuses what cannot be.
     pub(super) fn check(&self, verb: &Verb) -> Result<(), DataplaneError> {
         match verb {
-            Verb::AddEndpoint(iface) if !iface.as_str().starts_with(HOST_IFACE_PREFIX) => {
+            Verb::AddEndpoint(iface, _) if !iface.as_str().starts_with(HOST_IFACE_PREFIX) => {
                 Err(DataplaneError::ForeignInterface(iface.clone()))
             }
             Verb::Publish(iface, ports) => self.check_ports(iface, ports),
@@ -86,7 +92,7 @@ impl Desired {
             Verb::SetPools(_) => vec![Part::Pools],
             Verb::SetBridges(_) => vec![Part::Bridges],
             Verb::SetVxlan(_) => vec![Part::Vxlan],
-            Verb::AddEndpoint(iface) | Verb::SetSiblings(iface, _) => vec![Part::Endpoint(iface.clone())],
+            Verb::AddEndpoint(iface, _) | Verb::SetSiblings(iface, _) => vec![Part::Endpoint(iface.clone())],
             Verb::RemoveEndpoint(iface) => vec![Part::Endpoint(iface.clone()), Part::Ports],
             Verb::Publish(..) | Verb::Revoke(_) => vec![Part::Ports],
             Verb::Ensure
@@ -106,8 +112,11 @@ impl Desired {
             Verb::SetPools(pools) => self.pools.clone_from(pools),
             Verb::SetBridges(bridges) => self.bridges.clone_from(bridges),
             Verb::SetVxlan(networks) => self.vxlan.clone_from(networks),
-            Verb::AddEndpoint(iface) => {
-                return self.endpoints.insert(iface.clone()).then(|| Verb::RemoveEndpoint(iface.clone()));
+            Verb::AddEndpoint(iface, addresses) => {
+                return match self.endpoints.insert(iface.clone(), addresses.clone()) {
+                    None => Some(Verb::RemoveEndpoint(iface.clone())),
+                    Some(before) => (before != *addresses).then(|| Verb::AddEndpoint(iface.clone(), before)),
+                };
             }
             Verb::RemoveEndpoint(iface) => {
                 self.endpoints.remove(iface);
@@ -116,7 +125,7 @@ impl Desired {
             }
             Verb::SetSiblings(iface, addresses) => {
                 self.siblings.remove(iface);
-                if self.endpoints.contains(iface) && !addresses.is_empty() {
+                if self.endpoints.contains_key(iface) && !addresses.is_empty() {
                     self.siblings.insert(iface.clone(), addresses.clone());
                 }
             }
@@ -148,6 +157,10 @@ mod tests {
 
     fn iface(name: &str) -> IfaceName {
         IfaceName::new(name).unwrap()
+    }
+
+    fn open(name: &str, addresses: &[&str]) -> Verb {
+        Verb::AddEndpoint(iface(name), addresses.iter().map(|ip| ip.parse().unwrap()).collect())
     }
 
     fn map(host: Option<&str>, port: u16, to: &str) -> PortMap {
@@ -195,7 +208,7 @@ mod tests {
         let siblings = |ip: &str| Verb::SetSiblings(iface("cali1"), BTreeSet::from([ip.parse().unwrap()]));
         desired.apply(&siblings("10.0.0.9"));
         assert_eq!(desired, Desired::default());
-        desired.apply(&Verb::AddEndpoint(iface("cali1")));
+        desired.apply(&open("cali1", &["10.0.0.1"]));
         let open = desired.clone();
         desired.apply(&siblings("10.0.0.9"));
         desired.apply(&siblings("10.0.0.8"));
@@ -210,16 +223,17 @@ mod tests {
     #[test]
     fn the_inverse_of_a_verb_restores_the_state() {
         let mut desired = Desired::default();
-        desired.apply(&Verb::AddEndpoint(iface("cali1")));
+        desired.apply(&open("cali1", &["10.0.0.1"]));
         let before = desired.clone();
         for verb in [
-            Verb::AddEndpoint(iface("cali2")),
+            open("cali2", &[]),
+            open("cali1", &["10.0.0.2"]),
             Verb::Publish(iface("cali1"), vec![map(None, 80, "10.0.0.1:1")]),
         ] {
             let inverse = desired.apply(&verb).unwrap();
             desired.apply(&inverse);
             assert_eq!(desired, before);
         }
-        assert_eq!(desired.apply(&Verb::AddEndpoint(iface("cali1"))), None);
+        assert_eq!(desired.apply(&open("cali1", &["10.0.0.1"])), None);
     }
 }

@@ -5,14 +5,17 @@
 //! because Docker's own drops must come first; with the mark, because without our table nothing may pass.
 //!
 //! Before it comes there a packet has gone through all of Docker's rules, several for each of its bridges. What belongs
-//! to a connection that went through them once is spared that by two rules more, directly before Docker's own: after
-//! DOCKER-USER, and after whatever others have put before Docker's.
+//! to a connection that went through them once carries both marks ([`super::forward`]), and is spared that by two rules
+//! more, directly before Docker's own: after DOCKER-USER, and after whatever others have put before Docker's. Almost
+//! every packet comes through them, so they ask for nothing but interface and mark, and have no comment: for nf_tables
+//! a match of iptables, also that of a comment, costs as much as several expressions of its own.
 //!
 //! The rules are, byte for byte, what `iptables-nft` 1.8.9 makes of
 //! `-A FORWARD -i cali+ -m mark --mark 0x10000/0x10000 -m comment --comment calico-docker -j ACCEPT` and of
-//! `-m conntrack --ctstate RELATED,ESTABLISHED` between mark and comment, so that its `-S`, `-C` and `-D` know them.
+//! `-A FORWARD -i cali+ -m mark --mark 0x30000/0x30000 -j ACCEPT`, so that its `-S`, `-C` and `-D` know them.
 
-use super::{ForwardAccept, Worker, legacy};
+use super::render::CALI;
+use super::{ForwardAccept, Marks, Worker, legacy};
 use crate::nft::{Batch, Chain, Expr, Family, NftError, Op, Rule, Socket, TableId, Verdict};
 use tokio::time::Instant;
 
@@ -42,44 +45,39 @@ fn wanted(chains: &[Chain], mode: ForwardAccept) -> bool {
     }
 }
 
-fn rules(accept: u32, narrow: fn(Rule) -> Rule) -> [Rule; 2] {
-    let mut comment = COMMENT.as_bytes().to_vec();
-    comment.resize(COMMENT_SIZE, 0);
-    let rule = || Rule::in_chain(FORWARD);
-    [rule().iifname("cali*"), rule().oifname("cali*")]
-        .map(|rule| narrow(rule.marked(accept)).xt_match("comment", 0, comment.clone()).counter().accept())
+/// For packets that come from endpoints, and for those that go to them.
+fn for_endpoints() -> [Rule; 2] {
+    [Rule::in_chain(FORWARD).iifname(CALI), Rule::in_chain(FORWARD).oifname(CALI)]
 }
 
 /// The rules at the end.
-fn last(accept: u32) -> [Rule; 2] {
-    rules(accept, |rule| rule)
+fn last(marks: Marks) -> [Rule; 2] {
+    for_endpoints().map(|rule| labelled(rule.marked(marks.accept)).counter().accept())
 }
 
 /// The rules before Docker's.
-fn early(accept: u32) -> [Rule; 2] {
-    rules(accept, |rule| rule.xt_match("conntrack", 3, known_connections()))
+fn early(marks: Marks) -> [Rule; 2] {
+    for_endpoints().map(|rule| rule.marked(marks.both()).counter().accept())
 }
 
-/// `struct xt_conntrack_mtinfo3` (kernel `include/uapi/linux/netfilter/xt_conntrack.h`), padded as iptables does, of
-/// `--ctstate RELATED,ESTABLISHED`.
-fn known_connections() -> Vec<u8> {
-    const SIZE: usize = 168;
-    const MATCH_FLAGS: usize = 146;
-    const STATE_MASK: usize = 150;
-    let (state, established, related) = (1_u16, 1 << 1, 1 << 2);
-    let mut info = vec![0; SIZE];
-    for (at, value) in [(MATCH_FLAGS, state), (STATE_MASK, established | related)] {
-        let bytes = info.iter_mut().skip(at).zip(value.to_ne_bytes());
-        bytes.for_each(|(to, byte)| *to = byte);
-    }
-    info
+fn labelled(rule: Rule) -> Rule {
+    let mut info = COMMENT.as_bytes().to_vec();
+    info.resize(COMMENT_SIZE, 0);
+    rule.xt_match("comment", 0, info)
+}
+
+/// Whether a rule is one of ours; also one that another version of this plugin has left.
+fn ours(rule: &Rule, marks: Marks) -> bool {
+    labelled(Rule::in_chain(FORWARD)).exprs.iter().all(|comment| rule.exprs.contains(comment))
+        || early(marks).iter().any(|early| early.same_as(rule))
 }
 
 /// What puts the early rules in their place, given all rules of FORWARD.
-fn put_early(table: &TableId, present: &[Rule], accept: u32) -> Batch {
-    let early = early(accept);
+fn put_early(table: &TableId, present: &[Rule], marks: Marks) -> Batch {
+    let (early, last) = (early(marks), last(marks));
+    let at_end = |rule: &Rule| last.iter().any(|last| last.same_as(rule));
     let (there, others): (Vec<&Rule>, Vec<&Rule>) =
-        present.iter().partition(|rule| early.iter().any(|ours| ours.same_as(rule)));
+        present.iter().partition(|rule| ours(rule, marks) && !at_end(rule));
     let next = next_to_early(&others).and_then(|rule| rule.handle);
     let (before, _) =
         present.split_at(present.iter().position(|rule| rule.handle == next).unwrap_or_default());
@@ -121,30 +119,29 @@ fn leads_to(expr: &Expr, chains: &[&str]) -> bool {
 pub(super) async fn ensure(
     socket: &mut Socket,
     table: &TableId,
-    (mode, accept): (ForwardAccept, u32),
+    (mode, marks): (ForwardAccept, Marks),
 ) -> Result<bool, NftError> {
     if !wanted(&socket.chains(table).await?, mode) {
         return Ok(false);
     }
     let present = socket.rules(table, Some(FORWARD)).await?;
     let mut batch = Batch::new(table.clone());
-    let missing = last(accept).into_iter().filter(|rule| !present.iter().any(|p| p.same_as(rule)));
+    let missing = last(marks).into_iter().filter(|rule| !present.iter().any(|p| p.same_as(rule)));
     missing.for_each(|rule| batch.push(Op::AddRule(rule)));
     socket.commit(&batch).await?;
     // By itself: without it packets pass as well.
-    socket.commit(&put_early(table, &present, accept)).await?;
+    socket.commit(&put_early(table, &present, marks)).await?;
     Ok(!batch.ops.is_empty())
 }
 
 /// Removes our rules in one family.
-pub(super) async fn remove(socket: &mut Socket, table: &TableId, accept: u32) -> Result<(), NftError> {
+pub(super) async fn remove(socket: &mut Socket, table: &TableId, marks: Marks) -> Result<(), NftError> {
     if !socket.chains(table).await?.iter().any(|chain| chain.name == FORWARD) {
         return Ok(());
     }
     let mut batch = Batch::new(table.clone());
-    let ours = [early(accept), last(accept)].concat();
     for rule in socket.rules(table, Some(FORWARD)).await? {
-        if let Some(handle) = rule.handle.filter(|_| ours.iter().any(|o| o.same_as(&rule))) {
+        if let Some(handle) = rule.handle.filter(|_| ours(&rule, marks)) {
             batch.push(Op::DeleteRule { chain: FORWARD.to_owned(), handle });
         }
     }
@@ -206,15 +203,15 @@ mod tests {
 
     #[test]
     fn the_early_rules_stand_once_and_directly_before_dockers() {
-        const ACCEPT: u32 = 0x10000;
+        const MARKS: Marks = Marks { accept: 0x10000, pass: 0x20000 };
         let rule = |chain: &str| Rule::in_chain(FORWARD).jump(chain);
-        let [first, second] = early(ACCEPT);
+        let [first, second] = early(MARKS);
         let (user, docker) = (rule(USER), rule("DOCKER-FORWARD"));
         // Deleted are those with these positions, and inserted both before the rule at the other one.
         let place = |rules: &[&Rule]| {
             let numbered =
                 (1..).zip(rules).map(|(handle, rule)| Rule { handle: Some(handle), ..(*rule).clone() });
-            let batch = put_early(&TableId::new(Family::Ip, "filter"), &numbered.collect::<Vec<_>>(), ACCEPT);
+            let batch = put_early(&TableId::new(Family::Ip, "filter"), &numbered.collect::<Vec<_>>(), MARKS);
             let of = |op: &Op| match op {
                 Op::DeleteRule { handle, .. } => (Some(*handle), None),
                 Op::InsertRule { before, .. } => (None, Some(*before)),
@@ -237,5 +234,10 @@ mod tests {
         assert_eq!(place(&[&first, &second, &docker, &user, &accept]), (vec![1, 2], vec![5, 5]));
         assert_eq!(place(&[&docker, &user, &first, &second, &accept]), (vec![], vec![]));
         assert_eq!(place(&[&docker, &user]), (vec![], vec![]));
+        // What another version left goes; the rules at the end are no business of this.
+        let other = labelled(Rule::in_chain(FORWARD).iifname(CALI)).accept();
+        let [last, _] = last(MARKS);
+        assert_eq!(place(&[&user, &other, &docker, &last]), (vec![2], vec![3, 3]));
+        assert_eq!(place(&[&user, &first, &second, &docker, &other, &last]), (vec![2, 3, 5], vec![4, 4]));
     }
 }

@@ -157,16 +157,16 @@ impl Dataplane {
         self.ask(Verb::Policy(Box::new(changes))).await
     }
 
-    /// Opens the interface of an endpoint as far as its policy allows. Until then, and after
-    /// [`Dataplane::remove_endpoint`], all that comes from it or goes to it is dropped. After [`Dataplane::ensure`] this
-    /// waits until [`Dataplane::apply_policy`] has told the endpoint's policy, for at most [`Timing::policy`]; before, the
+    /// Opens the interface of an endpoint, to which these addresses are routed, as far as its policy allows. Until then,
+    /// and after [`Dataplane::remove_endpoint`], all that comes from it or goes to it is dropped. After
+    /// [`Dataplane::ensure`] this waits until [`Dataplane::apply_policy`] has told the endpoint's policy, for at most [`Timing::policy`]; before, the
     /// endpoint stays closed until then.
     ///
     /// # Errors
     /// The kernel refused, the endpoint's policy did not come, or the interface's name does not begin with `cali`: the
     /// endpoint stays closed.
-    pub async fn add_endpoint(&self, iface: &IfaceName) -> Result<(), DataplaneError> {
-        self.ask(Verb::AddEndpoint(iface.clone())).await
+    pub async fn add_endpoint(&self, iface: &IfaceName, addresses: &[IpAddr]) -> Result<(), DataplaneError> {
+        self.ask(Verb::AddEndpoint(iface.clone(), addresses.iter().copied().collect())).await
     }
 
     /// Lets an endpoint also send under exactly these addresses, those of the other endpoints of its container. An

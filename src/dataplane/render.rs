@@ -2,9 +2,9 @@
 //!
 //! | hook, priority | chain | what it does |
 //! |---|---|---|
-//! | prerouting -300 | `raw-prerouting` | clears our mark bits; `rpf` drops spoofed sources ([`super::sources`]) |
+//! | prerouting -300 | `raw-prerouting` | clears our mark bits; `from-endpoint` drops spoofed sources ([`super::sources`]) |
 //! | prerouting -105, output -105 | `nat-prerouting`, `nat-output` | published ports |
-//! | forward -10 | `forward` | `forward-from` and `forward-to` ask the dispatch maps, `wl-accept` marks and accepts |
+//! | forward -10 | `forward` | `forward-from` and `forward-to` ask the dispatch maps, `wl-accept` and `wl-known` mark and accept |
 //! | input -10 | `input` | no VXLAN from strangers ([`super::tunnel`]); `wl-to-host` |
 //! | postrouting 110 | `postrouting` | masquerade |
 //!
@@ -128,7 +128,7 @@ fn all_entries(desired: &Desired) -> Vec<Entries> {
         entries(desired, &Part::Vxlan),
         BTreeMap::from([(ICMPV6, ICMPV6_TO_HOST.iter().map(|t| (key(vec![*t]), None)).collect())]),
     ];
-    all.extend(desired.endpoints.iter().map(|iface| entries(desired, &Part::Endpoint(iface.clone()))));
+    all.extend(desired.endpoints.keys().map(|iface| entries(desired, &Part::Endpoint(iface.clone()))));
     all
 }
 
@@ -153,9 +153,8 @@ pub(super) fn entries(desired: &Desired, part: &Part) -> Entries {
         Part::Ports => ports(desired),
         Part::Vxlan => tunnel::peers(desired),
         Part::Endpoint(iface) => {
-            let present = desired.endpoints.contains(iface);
             let entry = |direction| {
-                let shape = desired.policy.shape_chain(iface, direction).filter(|_| present);
+                let shape = desired.shape_chain(iface, direction);
                 let goto = |shape| (key(ifname(iface.as_str())), Some(Data::Verdict(Verdict::Goto(shape))));
                 shape.map(goto).into_iter().collect()
             };
@@ -264,11 +263,12 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
         ("forward", base(ChainKind::Filter, Hook::Forward, -10)),
         ("input", base(ChainKind::Filter, Hook::Input, -10)),
         ("postrouting", base(ChainKind::Nat, Hook::Postrouting, 110)),
-        (sources::RPF, None),
-        (sources::ALSO, None),
+        (sources::FROM, None),
+        (sources::SPOOFED, None),
         ("forward-from", None),
         ("forward-to", None),
         ("wl-accept", None),
+        (forward::KNOWN, None),
         ("wl-to-host", None),
         ("from-dispatch", None),
         ("to-dispatch", None),
@@ -280,7 +280,7 @@ fn rules(desired: &Desired, options: &Options) -> Vec<Rule> {
         prerouting(options),
         tunnel::untracked(desired),
         tunnel::guard(desired),
-        sources::rules(),
+        sources::rules(options.marks),
         published(),
         forward::rules(options.marks),
         input(options),
@@ -294,9 +294,9 @@ fn rules(desired: &Desired, options: &Options) -> Vec<Rule> {
 fn prerouting(options: &Options) -> Vec<Rule> {
     let raw = || Rule::in_chain("raw-prerouting");
     vec![
+        raw().iifname(CALI).goto(sources::FROM),
         raw().set_mark(options.marks.both(), 0),
-        raw().iifname(CALI).jump(sources::RPF),
-        keep_off_localhost(Rule::in_chain(sources::RPF)),
+        keep_off_localhost(Rule::in_chain(sources::FROM)),
     ]
 }
 
@@ -379,7 +379,9 @@ mod tests {
 
     fn full() -> Table {
         let mut desired = Desired::default();
-        desired.endpoints.insert(IfaceName::new("cali1").unwrap());
+        desired
+            .endpoints
+            .insert(IfaceName::new("cali1").unwrap(), BTreeSet::from(["10.0.0.1".parse().unwrap()]));
         desired.bridges.insert(IfaceName::new("br-0123456789ab").unwrap());
         policy::switch(&mut desired, &policy::sample::changes(), Options::default().marks);
         desired.pools = vec![PoolNat { cidr: "10.0.0.0/8".parse().unwrap(), nat_outgoing: true }];
@@ -439,7 +441,7 @@ mod tests {
         let part = Part::Endpoint(IfaceName::new("cali9").unwrap());
         let entries = entries(&Desired::default(), &part);
         let named: Vec<_> = entries.keys().copied().collect();
-        assert_eq!(named, [FROM_WL, "rpf-also4", "rpf-also6", TO_WL]);
+        assert_eq!(named, [FROM_WL, "sources4", "sources6", TO_WL]);
         assert!(entries.values().all(BTreeMap::is_empty));
     }
 }

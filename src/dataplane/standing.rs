@@ -87,10 +87,10 @@ impl Worker {
 
     /// Looks at the FORWARD chain of one table. Says whether our rules were added.
     pub(super) async fn guard_table(&mut self, table: &TableId) -> Result<bool, NftError> {
-        let how = (self.options.forward_accept, self.options.marks.accept);
+        let (mode, marks) = (self.options.forward_accept, self.options.marks);
         let outcome = match self.felix_forwards(table).await {
-            Ok(true) => guard::remove(self.socket()?, table, how.1).await.map(|()| false),
-            Ok(false) => guard::ensure(self.socket()?, table, how).await,
+            Ok(true) => guard::remove(self.socket()?, table, marks).await.map(|()| false),
+            Ok(false) => guard::ensure(self.socket()?, table, (mode, marks)).await,
             Err(error) => Err(error),
         };
         self.checked(outcome)

@@ -213,7 +213,7 @@ impl Worker {
     /// Whether the verb opens an endpoint whose policy is not known. Before the table is in force nobody waits: the
     /// endpoint stays closed until its policy comes.
     fn must_wait(&self, verb: &Verb) -> bool {
-        let unknown = matches!(verb, Verb::AddEndpoint(iface) if !self.desired.policy.knows(iface));
+        let unknown = matches!(verb, Verb::AddEndpoint(iface, _) if !self.desired.policy.knows(iface));
         unknown && self.active && !self.standing && self.desired.check(verb).is_ok()
     }
 
@@ -236,7 +236,7 @@ impl Worker {
         self.waiting = waiting;
         let over: Vec<(Request, Instant)> = over;
         for (request, _) in over {
-            if let Verb::AddEndpoint(iface) = request.verb {
+            if let Verb::AddEndpoint(iface, _) = request.verb {
                 let _ = request.answer.send(Err(DataplaneError::NoPolicy { iface, within }));
             }
         }
@@ -355,17 +355,17 @@ impl Worker {
 
     async fn remove_all(&mut self) -> Result<(), DataplaneError> {
         self.active = false;
-        let accept = self.options.marks.accept;
+        let marks = self.options.marks;
         let mut failures = Vec::new();
         for table in guard::tables() {
             let outcome = match self.socket() {
-                Ok(socket) => guard::remove(socket, &table, accept).await,
+                Ok(socket) => guard::remove(socket, &table, marks).await,
                 Err(error) => Err(error),
             };
             failures.extend(self.checked(outcome).err().map(|error| error.to_string()));
         }
         for family in legacy::families(&self.options.legacy, self.options.timing.deadline) {
-            failures.extend(family.remove(accept).await.err());
+            failures.extend(family.remove(marks.accept).await.err());
         }
         let mut batch = Batch::new(render::table_id());
         batch.ops = vec![Op::AddTable, Op::DeleteTable];

@@ -31,8 +31,12 @@ pub struct PublishedPort {
 /// What the driver asks of the packet filter. Each verb is idempotent and returns when the kernel has it; the error
 /// is a sentence.
 pub trait Firewall: Send + Sync {
-    /// Opens an endpoint's interface.
-    fn add_endpoint<'a>(&'a self, iface: &'a IfaceName) -> BoxFuture<'a, Result<(), String>>;
+    /// Opens an endpoint's interface, to which these addresses are routed.
+    fn add_endpoint<'a>(
+        &'a self,
+        iface: &'a IfaceName,
+        addresses: &'a [IpAddr],
+    ) -> BoxFuture<'a, Result<(), String>>;
 
     /// Lets an open interface send under exactly these addresses of its container's other endpoints as well, besides
     /// its own. Closing it forgets them.

@@ -101,7 +101,8 @@ impl Drivers {
         };
         // Closed until it is programmed, and open when it is: the dispatch maps drop what they do not know.
         self.host.ensure_endpoint(&link).await?;
-        self.firewall.add_endpoint(&endpoint.iface).await.map_err(DriverError::Firewall)?;
+        let opened = self.firewall.add_endpoint(&endpoint.iface, &endpoint.ips).await;
+        opened.map_err(DriverError::Firewall)?;
         // Packet filters take siblings of open interfaces only, and after a start this one may have been closed.
         self.endpoints.doubt_told(&endpoint.id);
         self.tell_siblings(&sandbox.key, None).await

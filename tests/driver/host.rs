@@ -269,7 +269,7 @@ impl Host for TestHost {
 
 #[derive(Debug, Default)]
 struct FirewallState {
-    open: BTreeSet<String>,
+    open: BTreeMap<String, Vec<IpAddr>>,
     siblings: BTreeMap<String, Vec<IpAddr>>,
     pools: BTreeSet<PoolNat>,
     ports: BTreeMap<EndpointId, Vec<PublishedPort>>,
@@ -288,7 +288,7 @@ impl TestFirewall {
     }
 
     /// Interfaces that are open.
-    pub(crate) fn open(&self) -> BTreeSet<String> {
+    pub(crate) fn open(&self) -> BTreeMap<String, Vec<IpAddr>> {
         self.state().open.clone()
     }
 
@@ -325,9 +325,13 @@ impl TestFirewall {
 }
 
 impl Firewall for TestFirewall {
-    fn add_endpoint<'a>(&'a self, iface: &'a IfaceName) -> BoxFuture<'a, Result<(), String>> {
+    fn add_endpoint<'a>(
+        &'a self,
+        iface: &'a IfaceName,
+        addresses: &'a [IpAddr],
+    ) -> BoxFuture<'a, Result<(), String>> {
         self.act(move |state| {
-            state.open.insert(iface.to_string());
+            state.open.insert(iface.to_string(), addresses.to_vec());
         })
     }
 
@@ -338,7 +342,7 @@ impl Firewall for TestFirewall {
     ) -> BoxFuture<'a, Result<(), String>> {
         self.act(move |state| {
             state.siblings.remove(iface.as_str());
-            if state.open.contains(iface.as_str()) && !addresses.is_empty() {
+            if state.open.contains_key(iface.as_str()) && !addresses.is_empty() {
                 state.siblings.insert(iface.to_string(), addresses);
             }
         })

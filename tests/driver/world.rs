@@ -185,7 +185,7 @@ impl World {
         let made = pools.iter().filter(|pool| !pool.name().starts_with("default-"));
         left.extend(made.map(|pool| format!("pool {} ({})", pool.name(), pool.spec.cidr)));
         left.extend(self.host.endpoints().iter().map(|link| format!("interface {}", link.host)));
-        left.extend(self.firewall.open().iter().map(|iface| format!("open {iface}")));
+        left.extend(self.firewall.open().keys().map(|iface| format!("open {iface}")));
         left.extend(self.firewall.ports().iter().map(|port| format!("published {port:?}")));
         left.extend(self.audit().await);
         let known: BTreeSet<_> = self.firewall.pools().iter().map(|pool| pool.cidr).collect();

@@ -240,10 +240,16 @@ impl Lab {
     fn begin(&mut self, documents: &Documents) {
         self.become_(documents);
         for name in ["a", "b", "c"] {
-            let iface = IfaceName::new(&format!("cali{name}")).unwrap();
-            self.block(self.dataplane.add_endpoint(&iface)).unwrap();
+            self.open(name);
         }
         self.block(self.dataplane.ensure()).unwrap();
+    }
+
+    /// Opens the interface of an endpoint.
+    pub(crate) fn open(&self, name: &'static str) {
+        let iface = IfaceName::new(&format!("cali{name}")).unwrap();
+        let addresses = [4, 6].map(|family| address(name, family));
+        self.block(self.dataplane.add_endpoint(&iface, &addresses)).unwrap();
     }
 
     /// Another process takes the place of the one that ran, and finds its table in the kernel and these documents.

@@ -54,7 +54,7 @@ fn what_is_established_goes_on_and_what_is_new_is_judged() {
             lab.block(lab.dataplane.remove_endpoint(&iface)).unwrap();
             assert!(!echo(&mut stream), "IPv{family}");
             lab.become_(&open_mesh());
-            lab.block(lab.dataplane.add_endpoint(&iface)).unwrap();
+            lab.open("b");
             assert!(ask("a", to, Probe::Tcp(80)));
         }
     });
@@ -123,16 +123,17 @@ fn an_endpoint_waits_for_its_policy_and_stays_closed_without() {
         let (door, worker) = Dataplane::new(Options { timing, ..Options::default() });
         runtime.spawn(worker.run(CancellationToken::new()));
         let iface = IfaceName::new("calia").unwrap();
+        let addresses = [4, 6].map(|family| address("a", family));
         runtime.block_on(async {
             door.ensure().await.unwrap();
-            let error = door.add_endpoint(&iface).await.unwrap_err().to_string();
+            let error = door.add_endpoint(&iface, &addresses).await.unwrap_err().to_string();
             assert!(
                 error.starts_with("endpoint calia stays closed: its policy is not known after 300ms"),
                 "{error}"
             );
             let opening = tokio::spawn({
                 let (door, iface) = (door.clone(), iface.clone());
-                async move { door.add_endpoint(&iface).await }
+                async move { door.add_endpoint(&iface, &addresses).await }
             });
             tokio::time::sleep(Duration::from_millis(50)).await;
             assert!(!opening.is_finished());
@@ -150,7 +151,7 @@ fn an_endpoint_waits_for_its_policy_and_stays_closed_without() {
             graph.update(Update::from_entry(&key, None).unwrap());
             door.apply_policy(graph.flush()).await.unwrap();
             assert!(!run("nft list map inet calico-docker from-wl").contains("calia"));
-            assert!(door.add_endpoint(&iface).await.is_err());
+            assert!(door.add_endpoint(&iface, &addresses).await.is_err());
         });
     });
 }
@@ -229,7 +230,7 @@ fn a_change_costs_what_changes_and_not_what_is_there() {
         for _ in 0..40 {
             lab.block(lab.dataplane.remove_endpoint(&iface)).unwrap();
             let started = Instant::now();
-            lab.block(lab.dataplane.add_endpoint(&iface)).unwrap();
+            lab.open("a");
             adds.push(started.elapsed());
         }
         for (what, times) in

@@ -3,17 +3,16 @@
 //! The order is Felix's (`felix/rules/endpoints.go`): what is established passes, what is invalid does not, no endpoint
 //! may wrap its packets up to carry them past the rules; then the tiers, the profiles, and the end.
 
-use super::super::Marks;
 use super::super::tuning::VXLAN_PORT;
+use super::super::{Marks, forward};
 use super::list;
 use crate::nft::Rule;
 use crate::policy::{Direction, EndOfTier, Shape, ShapeId, ShapeTier};
 
 const UDP: u8 = 17;
 const IPIP: u8 = 4;
-/// `NF_CT_STATE_BIT(IP_CT_..)` of `include/uapi/linux/netfilter/nf_conntrack_common.h`.
+/// `NF_CT_STATE_INVALID_BIT` of `include/uapi/linux/netfilter/nf_conntrack_common.h`.
 const INVALID: u32 = 1;
-const ESTABLISHED_OR_RELATED: u32 = 6;
 /// `IPS_DST_NAT` of the same file.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 
@@ -26,7 +25,7 @@ pub(super) fn render(id: &ShapeId, shape: &Shape, marks: Marks, vxlan: Option<u1
     let name = id.chain(shape.direction);
     let rule = || Rule::in_chain(&name);
     let mut rules = vec![
-        rule().ct_state(ESTABLISHED_OR_RELATED).goto("wl-accept"),
+        rule().ct_state(forward::ESTABLISHED_OR_RELATED).goto(forward::KNOWN),
         rule().ct_state(INVALID).drop_because("invalid connection state"),
         rule().set_mark(marks.both(), 0),
     ];

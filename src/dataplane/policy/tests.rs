@@ -22,7 +22,7 @@ impl World {
     fn new(graph: Graph) -> Self {
         let mut desired = Desired::default();
         for name in ["cali1", "cali2", "cali3"] {
-            desired.endpoints.insert(name.parse().unwrap());
+            desired.endpoints.insert(name.parse().unwrap(), BTreeSet::new());
         }
         let table = render::table(&desired, &Options::default(), &BTreeSet::new());
         let mut world = Self { graph, desired, table };
