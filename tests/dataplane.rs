@@ -710,7 +710,7 @@ fn spoofed_sources_and_unknown_interfaces_are_dropped() {
             assert_eq!(senders, [host.parse::<IpAddr>().unwrap()], "spoofed {spoofed}");
         }
         // The kernel's own multicast reports from the unspecified address may be counted as well.
-        let text = run("nft list chain inet calico-docker spoofed");
+        let text = run("nft list chain inet calico-docker rpf-also");
         let dropped =
             text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse::<u32>();
         assert!(dropped.unwrap() >= 3, "{text}");
@@ -792,7 +792,7 @@ fn a_container_sends_under_the_addresses_of_its_other_endpoints_and_nobody_else_
             assert_eq!(std::mem::take(&mut *seen.lock().unwrap()).len(), 2, "{ext}: a spoofed one arrived");
         }
 
-        run("nft flush set inet calico-docker sources4");
+        run("nft flush set inet calico-docker rpf-also4");
         lab.eventually("what others flushed comes back", || lab.repairs() == 2);
         allowed();
         // A new process knows them before it adopts the kernel's state.

@@ -3,7 +3,7 @@
 use super::Options;
 use super::desired::Desired;
 use super::nat::hairpin;
-use super::render::{FAMILIES, from_localhost, prerouting_beside, table};
+use super::render::{FAMILIES, from_localhost, prerouting_beside, published, table};
 use crate::nft::Table;
 use std::collections::BTreeSet;
 
@@ -22,6 +22,8 @@ pub(super) fn unhooked(desired: &Desired, options: &Options, unread: &BTreeSet<S
     }
     let postrouting = FAMILIES.into_iter().map(hairpin).chain([from_localhost()]).collect();
     table.rules.insert("raw-prerouting".to_owned(), vec![prerouting_beside()]);
+    let ports = published().into_iter().filter(|rule| rule.chain == "nat-prerouting").collect();
+    table.rules.insert("nat-prerouting".to_owned(), ports);
     table.rules.insert("postrouting".to_owned(), postrouting);
     table
 }

@@ -2,8 +2,8 @@
 //!
 //! | hook, priority | chain | what it does |
 //! |---|---|---|
-//! | prerouting -300 | `raw-prerouting` | clears our mark bits; `from-endpoint` drops spoofed sources ([`super::sources`]) |
-//! | prerouting -105, output -105 | `nat-prerouting`, `nat-output` | published ports |
+//! | prerouting -300 | `raw-prerouting` | clears our mark bits; `from-endpoint` asks who sent it, `rpf` drops spoofed sources ([`super::sources`]) |
+//! | prerouting -105, output -105 | `nat-prerouting`, `nat-output` | `rpf` for the first packet of a connection; published ports |
 //! | forward -10 | `forward` | `forward-from` and `forward-to` ask the dispatch maps, `wl-accept` and `wl-known` mark and accept |
 //! | input -10 | `input` | no VXLAN from strangers ([`super::tunnel`]); `wl-to-host` |
 //! | postrouting 110 | `postrouting` | masquerade |
@@ -264,7 +264,8 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
         ("input", base(ChainKind::Filter, Hook::Input, -10)),
         ("postrouting", base(ChainKind::Nat, Hook::Postrouting, 110)),
         (sources::FROM, None),
-        (sources::SPOOFED, None),
+        (sources::ROUTED, None),
+        (sources::ALSO, None),
         ("forward-from", None),
         ("forward-to", None),
         ("wl-accept", None),
@@ -281,6 +282,7 @@ fn rules(desired: &Desired, options: &Options) -> Vec<Rule> {
         tunnel::untracked(desired),
         tunnel::guard(desired),
         sources::rules(options.marks),
+        vec![sources::first_packet(options.marks)],
         published(),
         forward::rules(options.marks),
         input(options),
@@ -313,7 +315,7 @@ pub(super) fn prerouting_beside() -> Rule {
 /// Ports of one address of the host come before ports of all its addresses. From elsewhere nothing for 127.0.0.0/8
 /// counts: `route_localnet` is on for endpoints, and ports published on localhost are the host's own. IPv6 has no
 /// `route_localnet`: a connection to `::1` could not leave, so it stays with whoever listens there.
-fn published() -> Vec<Rule> {
+pub(super) fn published() -> Vec<Rule> {
     let outside = Rule::in_chain("nat-prerouting").family(Family::Ip);
     let local = Rule::in_chain("nat-output").family(Family::Ip6);
     let mut localhost6 = vec![0; 15];
@@ -441,7 +443,7 @@ mod tests {
         let part = Part::Endpoint(IfaceName::new("cali9").unwrap());
         let entries = entries(&Desired::default(), &part);
         let named: Vec<_> = entries.keys().copied().collect();
-        assert_eq!(named, [FROM_WL, "sources4", "sources6", TO_WL]);
+        assert_eq!(named, [FROM_WL, "rpf-also4", "rpf-also6", "sources4", "sources6", TO_WL]);
         assert!(entries.values().all(BTreeMap::is_empty));
     }
 }

@@ -147,10 +147,16 @@ fn an_endpoint_waits_for_its_policy_and_stays_closed_without() {
             opening.await.unwrap().unwrap();
             let map = run("nft list map inet calico-docker from-wl");
             assert!(map.contains("\"calia\" : goto shape-from-"), "{map}");
+            let known = || {
+                let sets = ["sources4", "sources6"];
+                sets.map(|set| run(&format!("nft list set inet calico-docker {set}")).contains("calia"))
+            };
+            assert_eq!(known(), [true; 2], "what it sends in a connection is asked little");
             // Its WorkloadEndpoint gone, it is closed.
             graph.update(Update::from_entry(&key, None).unwrap());
             door.apply_policy(graph.flush()).await.unwrap();
             assert!(!run("nft list map inet calico-docker from-wl").contains("calia"));
+            assert_eq!(known(), [false; 2]);
             assert!(door.add_endpoint(&iface, &addresses).await.is_err());
         });
     });
