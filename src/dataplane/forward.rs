@@ -18,6 +18,9 @@ pub(super) const ESTABLISHED_OR_RELATED: u32 = 6;
 /// Most packets of all belong to connections between open endpoints: what [`super::sources`] has found to come from one
 /// is asked that first. The shape that the maps lead to would say the same.
 ///
+/// The kernel follows each way through the chains whenever a rule or a map that leads on changes (`nft_chain_validate` in
+/// `net/netfilter/nf_tables_api.c`), so only one way leads to each dispatch from here.
+///
 /// The mark is asked for after each dispatch, because a packet that is under way while a batch switches may meet a map
 /// that leads to a new shape whose rules it does not see yet.
 pub(super) fn rules(marks: Marks) -> Vec<Rule> {
@@ -27,12 +30,11 @@ pub(super) fn rules(marks: Marks) -> Vec<Rule> {
     let (unknown, undecided) = ("unknown workload interface", "no rule accepted");
     let questions = [
         forward().marked(marks.pass).ct_state(ESTABLISHED_OR_RELATED).goto(KNOWN),
-        forward().iifname(CALI).goto("forward-from"),
+        forward().iifname(CALI).jump("forward-from"),
         forward().oifname(CALI).goto("forward-to"),
+        forward().iifname(CALI).goto("wl-accept"),
         sent().jump("from-dispatch"),
         sent().unmarked(marks.accept).drop_because(undecided),
-        sent().oifname(CALI).goto("forward-to"),
-        sent().goto("wl-accept"),
         received().jump("to-dispatch"),
         received().unmarked(marks.accept).drop_because(undecided),
         received().goto("wl-accept"),
