@@ -52,7 +52,8 @@ fn main() {
     println!("kernel {}, {} cores\n", run("uname -r").trim(), std::thread::available_parallelism().unwrap());
     // `cargo bench --bench policy -- changes` takes only these figures.
     let asked: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with("--")).collect();
-    let parts: [(&str, fn()); 3] = [("packets", packets), ("changes", changes), ("throughput", throughput)];
+    let parts: [(&str, fn()); 4] =
+        [("packets", packets), ("changes", changes), ("large", large), ("throughput", throughput)];
     for (_, take) in parts.iter().filter(|(name, _)| asked.is_empty() || asked.iter().any(|it| it == name)) {
         take();
     }
@@ -333,6 +334,81 @@ fn changes() {
     );
     println!("| comparing all with the kernel | {compared:.2?} | | - |");
     println!("| resident memory of that state | {:.1} MiB | | - |\n", resident() - before);
+    host.end();
+}
+
+// --- what a set of a million members costs ---
+
+fn network_set(number: u32) -> Value {
+    let address = |n| std::net::Ipv4Addr::from_bits(0x6400_0000 + number * 200_000 + n * 2).to_string();
+    let nets: Vec<String> = (0..100_000_u32).map(address).collect();
+    json!({"metadata": {"labels": {"role": "x"}}, "spec": {"nets": nets}})
+}
+
+fn large() {
+    let mut host = Host::start();
+    host.open_profile();
+    host.endpoint("here", "calia", "10.65.0.1", &json!({}));
+    host.commit();
+    host.runtime.block_on(host.door.ensure()).unwrap();
+    let documents: Vec<(String, Value)> =
+        (0..10).map(|number| (format!("globalnetworksets/s{number}"), network_set(number))).collect();
+    let started = Instant::now();
+    for (key, document) in &documents {
+        host.put(key, document);
+    }
+    let ingress = json!([{"action": "Allow", "source": {"selector": "role == 'x'"}}]);
+    let spec = json!({"selector": "all()", "types": ["Ingress"], "ingress": ingress});
+    host.put("globalnetworkpolicies/large", &json!({"spec": spec}));
+    let changes = host.graph.flush();
+    let decided = started.elapsed();
+    let filling = host.runtime.spawn({
+        let door = host.door.clone();
+        async move { door.apply_policy(changes).await.map(|()| started.elapsed()) }
+    });
+    // Meanwhile a container comes and goes.
+    let mut waits = Vec::new();
+    let iface = IfaceName::new("calia").unwrap();
+    while !filling.is_finished() {
+        let asked = Instant::now();
+        host.runtime.block_on(host.door.add_endpoint(&iface)).unwrap();
+        host.runtime.block_on(host.door.remove_endpoint(&iface)).unwrap();
+        waits.push(asked.elapsed() / 2);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let there = host.runtime.block_on(filling).unwrap().unwrap();
+    let timed = |host: &mut Host, change: &dyn Fn(&mut Host)| {
+        let started = Instant::now();
+        change(host);
+        started.elapsed()
+    };
+    let more = timed(&mut host, &|host| {
+        host.put(
+            "globalnetworksets/more",
+            &json!({"metadata": {"labels": {"role": "x"}}, "spec": {"nets": ["192.0.2.1"]}}),
+        );
+        host.commit();
+    });
+    let compared = timed(&mut host, &|host| host.runtime.block_on(host.door.resync()).unwrap());
+    let memory = resident();
+    let gone = timed(&mut host, &|host| {
+        host.graph.update(Update::from_entry(&format!("{ROOT}globalnetworkpolicies/large"), None).unwrap());
+        host.commit();
+    });
+    waits.sort();
+    println!("| a set of a million members | |\n|---|---|");
+    println!("| documents read, decided | {decided:.2?} |");
+    println!("| in force, after the documents | {there:.2?} |");
+    println!(
+        "| an endpoint opened or closed meanwhile, of {}: median, worst | {:.2?}, {:.2?} |",
+        waits.len() * 2,
+        waits[waits.len() / 2],
+        waits[waits.len() - 1]
+    );
+    println!(
+        "| a member more | {more:.2?} |\n| comparing the table | {compared:.2?} |\n| its policy deleted | {gone:.2?} |"
+    );
+    println!("| resident memory | {memory:.0} MiB |\n");
     host.end();
 }
 

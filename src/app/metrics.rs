@@ -101,6 +101,11 @@ fn write_status(page: &mut Exposition, status: &Status) {
     page.sample("filter_repairs_total", &[], status.repairs);
     page.gauge("filter_refused", "Policies, sets and shapes that the kernel does not take: they deny.");
     page.sample("filter_refused", &[], status.refused.len());
+    page.gauge(
+        "filter_filling",
+        "Members of sets that a change of policy under way has yet to add or delete.",
+    );
+    page.sample("filter_filling", &[], status.filling);
     page.gauge("filter_warnings", "What is wrong with the FORWARD chains.");
     page.sample("filter_warnings", &[], status.warnings.len());
     page.gauge("endpoints", "Endpoints that are open.");

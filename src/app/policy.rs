@@ -9,7 +9,7 @@
 //! longer there is deleted.
 
 use crate::admin::PolicyInbox;
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Dataplane, DataplaneError};
 use crate::model::{NodeName, ORCHESTRATOR, WorkloadEndpointSpec, endpoint_name_prefix, key};
 use crate::policy::{Graph, Update};
 use crate::store::{Event, Revision, SharedStore, StoreError};
@@ -17,6 +17,7 @@ use crate::task::Backoff;
 use futures::{FutureExt, StreamExt};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Two changes of the packet filter are at least this far apart, so that a datastore in which much happens costs no
@@ -24,6 +25,11 @@ use tokio::time::Instant;
 const APART: Duration = Duration::from_millis(10);
 /// Most events that go in together, so that a storm of them cannot hold up what came first.
 const MOST: usize = 10_000;
+/// How long a change is waited for before the next ones are told: one with very many members of sets takes longer, and
+/// what does not depend on it overtakes it.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Most changes that are not waited for.
+const MOST_BEHIND: usize = 100;
 /// Pauses after a watch broke or a list failed.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -40,6 +46,8 @@ pub(super) struct PolicyFeed {
     /// Keys of this node's endpoints begin with this.
     own_endpoints: String,
     applied: Instant,
+    /// Changes that were told and are not waited for.
+    behind: JoinSet<()>,
 }
 
 impl PolicyFeed {
@@ -60,6 +68,7 @@ impl PolicyFeed {
             revision: Revision::default(),
             own_endpoints: key::namespaced::<WorkloadEndpointSpec>(ORCHESTRATOR, &endpoint_name_prefix(node)),
             applied: Instant::now(),
+            behind: JoinSet::new(),
         };
         feed.list().await?;
         Ok(feed)
@@ -178,10 +187,27 @@ impl PolicyFeed {
         for problem in &changes.problems {
             log::warn!("{problem}");
         }
-        if !changes.is_empty()
-            && let Err(error) = self.dataplane.apply_policy(changes).await
-        {
-            log::error!("policy is not in force as it is wanted: {error}");
+        if changes.is_empty() {
+            return;
         }
+        let outcome = match self.dataplane.tell_policy(changes).await {
+            Ok(outcome) => outcome,
+            Err(error) => return report(Err(error)),
+        };
+        let mut outcome = Box::pin(outcome);
+        match tokio::time::timeout(PATIENCE, &mut outcome).await {
+            Ok(outcome) => report(outcome),
+            Err(_) => drop(self.behind.spawn(async { report(outcome.await) })),
+        }
+        while self.behind.try_join_next().is_some() {}
+        while self.behind.len() >= MOST_BEHIND {
+            self.behind.join_next().await;
+        }
+    }
+}
+
+fn report(outcome: Result<(), DataplaneError>) {
+    if let Err(error) = outcome {
+        log::error!("policy is not in force as it is wanted: {error}");
     }
 }

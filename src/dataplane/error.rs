@@ -48,6 +48,18 @@ pub enum DataplaneError {
         /// How long it was waited for.
         within: Duration,
     },
+    /// The policy of an endpoint came, but waits for a change that was not done in time.
+    #[error(
+        "endpoint {iface} stays closed: its policy waits for {behind}, after {within:?}; start it again later"
+    )]
+    PolicyWaits {
+        /// The endpoint's host side interface.
+        iface: IfaceName,
+        /// How long it was waited for.
+        within: Duration,
+        /// What it waits for.
+        behind: String,
+    },
     /// A rule in Docker's FORWARD chain could not be removed.
     #[error("remove our rules from FORWARD: {0}")]
     Guard(String),

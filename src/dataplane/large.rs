@@ -78,6 +78,11 @@ impl Large {
         }
     }
 
+    /// Whether there is a set in which is not all that is desired.
+    pub(super) fn is_torn(&self) -> bool {
+        !self.torn.is_empty()
+    }
+
     /// Somebody else changed this set, or, if it is not known which, any.
     pub(super) fn disturbed(&mut self, set: Option<&str>) {
         match set {

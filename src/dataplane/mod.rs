@@ -19,6 +19,7 @@ mod delta;
 mod desired;
 mod error;
 mod felix;
+mod fill;
 mod forward;
 mod guard;
 mod large;
@@ -35,6 +36,7 @@ mod sources;
 mod standing;
 mod tuning;
 mod tunnel;
+mod waiting;
 mod worker;
 
 pub use error::DataplaneError;
@@ -79,8 +81,10 @@ pub struct Dataplane {
 #[derive(Debug)]
 struct Request {
     verb: Verb,
-    answer: oneshot::Sender<Result<(), DataplaneError>>,
+    answer: oneshot::Sender<Answer>,
 }
+
+type Answer = Result<(), DataplaneError>;
 
 impl Dataplane {
     /// A door and the worker behind it. Nothing happens before [`Worker::run`] runs.
@@ -148,13 +152,26 @@ impl Dataplane {
     }
 
     /// Puts what changed about policy in force, with one switch. What [`crate::policy::Graph::flush`] gave must all
-    /// come here, in order.
+    /// come here, in order. With very many members of sets this takes seconds; what does not depend on it overtakes it.
     ///
     /// # Errors
     /// The kernel refused and has what it had before; the policy stays desired and it is tried again in the
     /// background.
     pub async fn apply_policy(&self, changes: Changes) -> Result<(), DataplaneError> {
-        self.ask(Verb::Policy(Box::new(changes))).await
+        self.tell_policy(changes).await?.await
+    }
+
+    /// As [`Dataplane::apply_policy`], but others can be told when this returns, and their order is kept: the outcome
+    /// is what it gives.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Stopped`].
+    pub async fn tell_policy(
+        &self,
+        changes: Changes,
+    ) -> Result<impl Future<Output = Result<(), DataplaneError>> + Send + use<>, DataplaneError> {
+        let answered = self.tell(Verb::Policy(Box::new(changes))).await?;
+        Ok(async { answered.await.map_err(|_| DataplaneError::Stopped)? })
     }
 
     /// Opens the interface of an endpoint, to which these addresses are routed, as far as its policy allows. Until then,
@@ -236,8 +253,12 @@ impl Dataplane {
     }
 
     async fn ask(&self, verb: Verb) -> Result<(), DataplaneError> {
+        self.tell(verb).await?.await.map_err(|_| DataplaneError::Stopped)?
+    }
+
+    async fn tell(&self, verb: Verb) -> Result<oneshot::Receiver<Answer>, DataplaneError> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request { verb, answer }).await.map_err(|_| DataplaneError::Stopped)?;
-        answered.await.map_err(|_| DataplaneError::Stopped)?
+        Ok(answered)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::delta;
 use super::desired::{Desired, Verb};
+use super::fill::Fill;
 use super::large::Large;
 use super::schedule::Schedule;
 use super::{DataplaneError, Options, Request, Tuning, felix, guard, legacy, policy, render};
@@ -34,12 +35,14 @@ pub struct Status {
     pub refusals: u64,
     /// Endpoints that are open.
     pub endpoints: usize,
+    /// Members of sets that are yet to come or to go in a change that is made a piece at a time.
+    pub filling: usize,
 }
 
 /// The owner of the desired state, of the socket, and of the timers. See [`super::Dataplane::new`].
 #[derive(Debug)]
 pub struct Worker {
-    inbox: mpsc::Receiver<Request>,
+    pub(super) inbox: mpsc::Receiver<Request>,
     pub(super) options: Options,
     pub(super) desired: Desired,
     /// Between `ensure` and `remove_all`.
@@ -56,7 +59,9 @@ pub struct Worker {
     pub(super) large: Large,
     /// Endpoints to open as soon as their policy is known, and until when that is waited for. Bounded by the callers,
     /// each of whom waits for one.
-    waiting: Vec<(Request, Instant)>,
+    pub(super) waiting: Vec<(Request, Instant)>,
+    /// A change that is made a piece at a time, between other requests.
+    pub(super) fill: Option<Fill>,
     /// When what the kernel refused is tried again.
     pub(super) retry: Instant,
     pub(super) status: watch::Sender<Status>,
@@ -91,6 +96,7 @@ impl Worker {
                 guard,
                 large: Large::default(),
                 waiting: Vec::new(),
+                fill: None,
                 retry: now,
                 status,
                 felix,
@@ -128,6 +134,7 @@ impl Worker {
                 },
                 read = self.large.read() => self.fix_large(read).await,
                 () = tokio::time::sleep_until(due) => self.wake().await,
+                () = std::future::ready(()), if self.fill.is_some() => self.fill_on().await,
             }
         }
     }
@@ -196,7 +203,8 @@ impl Worker {
         self.give_up_waiting(now);
     }
 
-    async fn serve(&mut self, request: Request) {
+    pub(super) async fn serve(&mut self, request: Request) {
+        let Some(request) = self.put_off(request) else { return };
         if self.must_wait(&request.verb) {
             self.waiting.push((request, Instant::now() + self.options.timing.policy));
             return;
@@ -210,39 +218,7 @@ impl Worker {
         }
     }
 
-    /// Whether the verb opens an endpoint whose policy is not known. Before the table is in force nobody waits: the
-    /// endpoint stays closed until its policy comes.
-    fn must_wait(&self, verb: &Verb) -> bool {
-        let unknown = matches!(verb, Verb::AddEndpoint(iface, _) if !self.desired.policy.knows(iface));
-        unknown && self.active && !self.standing && self.desired.check(verb).is_ok()
-    }
-
-    async fn serve_waiting(&mut self) {
-        let waiting = std::mem::take(&mut self.waiting);
-        for (request, until) in waiting {
-            if self.must_wait(&request.verb) {
-                self.waiting.push((request, until));
-            } else if !request.answer.is_closed() {
-                let outcome = self.perform(&request.verb).await;
-                let _ = request.answer.send(outcome);
-            }
-        }
-    }
-
-    fn give_up_waiting(&mut self, now: Instant) {
-        let within = self.options.timing.policy;
-        let (over, waiting) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|(_, until)| *until <= now);
-        self.waiting = waiting;
-        let over: Vec<(Request, Instant)> = over;
-        for (request, _) in over {
-            if let Verb::AddEndpoint(iface, _) = request.verb {
-                let _ = request.answer.send(Err(DataplaneError::NoPolicy { iface, within }));
-            }
-        }
-    }
-
-    async fn perform(&mut self, verb: &Verb) -> Result<(), DataplaneError> {
+    pub(super) async fn perform(&mut self, verb: &Verb) -> Result<(), DataplaneError> {
         match verb {
             Verb::Ensure => {
                 self.active = true;
@@ -303,8 +279,16 @@ impl Worker {
     /// keeps what it has, and it is tried again.
     async fn change_policy(&mut self, changes: &Changes) -> Result<(), DataplaneError> {
         let batches = policy::switch(&mut self.desired, changes, self.options.marks);
+        self.commit_policy(&batches).await
+    }
+
+    pub(super) async fn commit_policy(&mut self, batches: &[Batch]) -> Result<(), DataplaneError> {
         if !self.active || self.standing {
             return Ok(());
+        }
+        if self.large.is_torn() {
+            // Nothing may lead to a set before it is whole.
+            return self.resync().await;
         }
         let mut batches = batches.iter();
         while let Some(batch) = batches.next() {

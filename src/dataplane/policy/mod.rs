@@ -15,6 +15,7 @@ mod list;
 mod refused;
 #[cfg(test)]
 pub(super) mod sample;
+mod scope;
 mod set;
 mod shape;
 mod steps;
@@ -22,8 +23,9 @@ mod steps;
 mod tests;
 
 pub(super) use refused::Refused;
+pub(super) use scope::{Scope, apart, members_in};
 pub(super) use set::elements;
-pub(super) use steps::switch;
+pub(super) use steps::{batches, switch};
 
 use super::{LogTuning, Marks};
 use crate::model::IfaceName;

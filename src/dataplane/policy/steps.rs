@@ -26,6 +26,11 @@ pub(super) struct Parts {
     new_shapes: bool,
 }
 
+/// Records what the graph says and gives the transactions that bring the kernel there: [`batches`], in pieces.
+pub(in super::super) fn switch(desired: &mut Desired, changes: &Changes, marks: Marks) -> Vec<Batch> {
+    batches(desired, changes, marks).into_iter().flat_map(delta::pieces).collect()
+}
+
 /// Records what the graph says and gives the batches that bring the kernel there: one, or two where there are new
 /// shapes.
 ///
@@ -33,7 +38,7 @@ pub(super) struct Parts {
 /// switches sees elements of the new generation and rules of the old (see [`delta::repair`]). All that packets can see
 /// switches in the last batch, at once; but what is more than the kernel takes within the deadline
 /// ([`delta::MOST_ELEMENTS`]) goes in pieces, the members of new sets before anything asks for them.
-pub(in super::super) fn switch(desired: &mut Desired, changes: &Changes, marks: Marks) -> Vec<Batch> {
+pub(in super::super) fn batches(desired: &mut Desired, changes: &Changes, marks: Marks) -> Vec<Batch> {
     let changed = changes.endpoints.keys().chain(&changes.removed_endpoints);
     let interfaces: Vec<Part> =
         changed.filter_map(|name| IfaceName::new(name).ok()).map(Part::Endpoint).collect();
@@ -47,9 +52,7 @@ pub(in super::super) fn switch(desired: &mut Desired, changes: &Changes, marks: 
     let additions = batch(vec![delta::most_asked_first(sets, &rules), chains, rules]);
     let visible = batch(vec![edits, dispatch, emptied, dropped, dropped_sets]);
     let apart = new_shapes || additions.elements_in() > delta::MOST_ELEMENTS;
-    let batches =
-        if apart { vec![additions, visible] } else { vec![batch(vec![additions.ops, visible.ops])] };
-    batches.into_iter().flat_map(delta::pieces).collect()
+    if apart { vec![additions, visible] } else { vec![batch(vec![additions.ops, visible.ops])] }
 }
 
 fn add_set(contents: &SetContents) -> Vec<Op> {

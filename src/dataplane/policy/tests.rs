@@ -33,7 +33,11 @@ impl World {
     /// Commits what changed, and holds the outcome against the whole table rendered anew.
     fn flush(&mut self) -> Vec<Vec<Op>> {
         let changes = self.graph.flush();
-        let batches = switch(&mut self.desired, &changes, marks());
+        self.apply(&changes)
+    }
+
+    fn apply(&mut self, changes: &Changes) -> Vec<Vec<Op>> {
+        let batches = switch(&mut self.desired, changes, marks());
         for batch in &batches {
             self.table = commit(Some(std::mem::take(&mut self.table)), batch).unwrap();
         }
@@ -212,39 +216,187 @@ fn strokes() -> impl Strategy<Value = Vec<Vec<Stroke>>> {
     proptest::collection::vec(proptest::collection::vec(stroke, 1..5), 1..8)
 }
 
+impl Stroke {
+    fn on(&self, world: &mut World) {
+        let mut gone = |key: String| {
+            let key = format!("{}{key}", crate::model::key::RESOURCE_ROOT);
+            world.graph.update(crate::policy::Update::from_entry(&key, None).unwrap());
+        };
+        match self {
+            Self::Label(n, web) => {
+                let labels = if *web { json!({"role": "web"}) } else { json!({}) };
+                sample::endpoint(&mut world.graph, *n, &labels);
+            }
+            Self::Remove(n) => gone(format!("workloadendpoints/libnetwork/here-libnetwork-libnetwork-{n}")),
+            Self::Policy(n, rule, web) => {
+                let all = sample::rules();
+                let rules = json!([all[usize::from(*rule)], all[usize::from(rule + n) % 11]]);
+                let selector = if *web { "role == 'web'" } else { "all()" };
+                let spec = json!({"selector": selector, "types": ["Ingress"], "ingress": rules});
+                world.policy(&format!("p{n}"), &spec);
+            }
+            Self::Unpolicy(n) => gone(format!("globalnetworkpolicies/p{n}")),
+        }
+    }
+}
+
+/// Members from which on a change is made a piece at a time.
+const MANY: usize = 10;
+
+/// A change that is made a piece at a time, as [`crate::dataplane::Worker`] does it.
+struct Underway {
+    pieces: std::collections::VecDeque<Changes>,
+    scope: Scope,
+    behind: Vec<Changes>,
+}
+
+/// Makes a change, begins it, or puts it behind the one that it depends on. Says whether it overtook one.
+fn make(world: &mut World, underway: &mut Option<Underway>, changes: Changes, most: usize) -> bool {
+    let state = &world.desired.policy;
+    let ahead = state.going_ahead(&changes, most);
+    let scope = Scope::of(state, &changes);
+    match underway {
+        Some(it) if !ahead.is_empty() || it.scope.holds_up(&scope) => {
+            it.scope.extend(scope);
+            it.behind.push(changes);
+            return false;
+        }
+        None if !ahead.is_empty() => {
+            *underway =
+                Some(Underway { pieces: apart(changes, &ahead, 1).into(), scope, behind: Vec::new() });
+            return false;
+        }
+        _ => drop(world.apply(&changes)),
+    }
+    underway.is_some()
+}
+
+/// The next piece of what is under way; with the last, what waited behind.
+fn go_on(world: &mut World, underway: &mut Option<Underway>, most: usize) {
+    let Some(it) = underway else { return };
+    if let Some(piece) = it.pieces.pop_front() {
+        world.apply(&piece);
+        return;
+    }
+    for changes in underway.take().map(|it| it.behind).unwrap_or_default() {
+        make(world, underway, changes, most);
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_changes_the_kernel_takes_the_batches_and_has_what_is_wanted(rounds in strokes()) {
         let mut world = World::new(sample::graph());
         for round in rounds {
-            for stroke in round {
-                match stroke {
-                    Stroke::Label(n, web) => {
-                        let labels = if web { json!({"role": "web"}) } else { json!({}) };
-                        sample::endpoint(&mut world.graph, n, &labels);
-                    }
-                    Stroke::Remove(n) => {
-                        let key = format!(
-                            "{}workloadendpoints/libnetwork/here-libnetwork-libnetwork-{n}",
-                            crate::model::key::RESOURCE_ROOT
-                        );
-                        world.graph.update(crate::policy::Update::from_entry(&key, None).unwrap());
-                    }
-                    Stroke::Policy(n, rule, web) => {
-                        let all = sample::rules();
-                        let rules = json!([all[usize::from(rule)], all[usize::from(rule + n) % 11]]);
-                        let selector = if web { "role == 'web'" } else { "all()" };
-                        world.policy(&format!("p{n}"), &json!({"selector": selector, "types": ["Ingress"], "ingress": rules}));
-                    }
-                    Stroke::Unpolicy(n) => {
-                        let key = format!("{}globalnetworkpolicies/p{n}", crate::model::key::RESOURCE_ROOT);
-                        world.graph.update(crate::policy::Update::from_entry(&key, None).unwrap());
-                    }
-                }
-            }
+            round.iter().for_each(|stroke| stroke.on(&mut world));
             world.flush();
         }
         let table = render::table(&world.desired, &Options::default(), &BTreeSet::new());
         prop_assert!(delta::repair(&render::table_id(), &table, Some(&world.table)).is_none());
     }
+
+    #[test]
+    fn changes_that_overtake_a_large_one_end_where_all_end_in_order(rounds in strokes()) {
+        let (mut ordered, mut world) = (World::new(sample::graph()), World::new(sample::graph()));
+        let mut underway = None;
+        for round in rounds {
+            round.iter().for_each(|stroke| stroke.on(&mut ordered));
+            ordered.flush();
+            round.iter().for_each(|stroke| stroke.on(&mut world));
+            let changes = world.graph.flush();
+            // The model of the kernel refuses what mentions something that is not there, and to delete what is mentioned.
+            make(&mut world, &mut underway, changes, 1);
+            go_on(&mut world, &mut underway, 1);
+        }
+        while underway.is_some() {
+            go_on(&mut world, &mut underway, 1);
+        }
+        prop_assert_eq!(&world.table, &ordered.table);
+        prop_assert_eq!(&world.desired, &ordered.desired);
+    }
+}
+
+/// A policy that lets into endpoints of role web only who is in a set with very many members, begun.
+fn begun() -> (World, Option<Underway>) {
+    let mut world = World::new(sample::graph());
+    let nets: Vec<String> = (0..50).map(|n| format!("100.64.0.{}/32", n * 2)).collect();
+    sample::put(
+        &mut world.graph,
+        "globalnetworksets/large",
+        &json!({"metadata": {"labels": {"large": "yes"}}, "spec": {"nets": nets}}),
+    );
+    let from = |selector: &str| json!([{"action": "Allow", "source": {"selector": selector}}]);
+    world.policy(
+        "other",
+        &json!({"selector": "role == 'other'", "types": ["Ingress"], "ingress": from("x == 'y'")}),
+    );
+    sample::endpoint(&mut world.graph, 3, &json!({"role": "other"}));
+    world.flush();
+    world.policy(
+        "large",
+        &json!({"selector": "role == 'web'", "types": ["Ingress"], "ingress": from("large == 'yes'")}),
+    );
+    let changes = world.graph.flush();
+    let mut underway = None;
+    make(&mut world, &mut underway, changes, MANY);
+    assert!(underway.is_some());
+    (world, underway)
+}
+
+#[test]
+fn the_members_of_a_new_set_go_ahead_in_pieces_and_what_leads_to_it_comes_last() {
+    let (mut world, mut underway) = begun();
+    let rules = world.table.rules.clone();
+    let mut pieces = 0;
+    while underway.as_ref().is_some_and(|it| it.pieces.len() > 1) {
+        go_on(&mut world, &mut underway, MANY);
+        assert_eq!(world.table.rules, rules, "no rule has changed");
+        pieces += 1;
+    }
+    assert_eq!(pieces, 50);
+    go_on(&mut world, &mut underway, MANY);
+    assert_ne!(world.table.rules, rules);
+}
+
+#[test]
+fn what_does_not_depend_on_a_large_change_overtakes_it() {
+    let overtakes = |stroke: &dyn Fn(&mut World)| {
+        let (mut world, mut underway) = begun();
+        stroke(&mut world);
+        let changes = world.graph.flush();
+        assert!(!changes.is_empty());
+        make(&mut world, &mut underway, changes, MANY)
+    };
+    let from = |role: &str, rules: serde_json::Value| json!({"selector": format!("role == '{role}'"), "types": ["Ingress"], "ingress": rules});
+    let deny = || json!([{"action": "Deny"}]);
+    assert!(
+        overtakes(&|world| sample::endpoint(&mut world.graph, 4, &json!({"role": "other"}))),
+        "an endpoint"
+    );
+    assert!(overtakes(&|world| sample::endpoint(&mut world.graph, 3, &json!({}))), "another's label");
+    assert!(overtakes(&|world| world.policy("other", &from("other", deny()))), "a policy of others edited");
+    assert!(overtakes(&|world| world.policy("more", &from("other", deny()))), "a policy more for others");
+    let member = json!({"metadata": {"labels": {"large": "yes"}}, "spec": {"nets": ["100.65.0.1/32"]}});
+    assert!(
+        !overtakes(&|world| sample::put(&mut world.graph, "globalnetworksets/more", &member)),
+        "a member more"
+    );
+    assert!(!overtakes(&|world| world.policy("large", &from("web", deny()))), "its own policy edited");
+    assert!(
+        !overtakes(&|world| world.policy("all-kinds", &from("web", deny()))),
+        "another policy of its endpoints"
+    );
+    assert!(
+        !overtakes(&|world| sample::endpoint(&mut world.graph, 1, &json!({}))),
+        "the label of its endpoint"
+    );
+    assert!(
+        !overtakes(&|world| sample::endpoint(&mut world.graph, 4, &json!({"role": "web"}))),
+        "an endpoint of its shape"
+    );
+    let asks = json!([{"action": "Allow", "source": {"selector": "large == 'yes'"}}]);
+    assert!(
+        !overtakes(&|world| world.policy("more", &from("other", asks.clone()))),
+        "a policy that asks for its set"
+    );
 }
