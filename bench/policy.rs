@@ -395,6 +395,7 @@ fn large() {
         host.graph.update(Update::from_entry(&format!("{ROOT}globalnetworkpolicies/large"), None).unwrap());
         host.commit();
     });
+    let after = timed(&mut host, &|host| host.open("calia"));
     waits.sort();
     println!("| a set of a million members | |\n|---|---|");
     println!("| documents read, decided | {decided:.2?} |");

@@ -3,7 +3,7 @@
 use super::render::Entries;
 use crate::nft::{Batch, Chain, Data, Element, ElementKey, Expr, Op, SetContents, SetData, Table, TableId};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Elements in one transaction, so that the kernel is done with it long before the deadline also on a busy host: some
 /// 50 ms on an idle one.
@@ -194,6 +194,18 @@ pub(super) fn replaced(id: &TableId, desired: &Table, finding: String) -> Repair
     Repair { batch, findings: vec![finding], again: false, anew: true }
 }
 
+/// Deletes those of these sets that no rule asks for: what a process that is no more left half filled. `None` if there
+/// are none. Rules that are made next and ask for one would otherwise take it for whole.
+pub(super) fn without_unasked(id: &TableId, actual: &Table, sets: &BTreeSet<String>) -> Option<Repair> {
+    let asked: BTreeSet<&str> =
+        actual.rules.values().flatten().flat_map(|rule| &rule.exprs).filter_map(Expr::set).collect();
+    let unasked: Vec<&String> = sets.iter().filter(|set| !asked.contains(set.as_str())).collect();
+    let findings = unasked.iter().map(|set| format!("set {set} was asked for by nobody")).collect();
+    let ops = unasked.iter().map(|set| Op::DeleteSet((*set).clone())).collect();
+    let repair = Repair { batch: Batch { table: id.clone(), ops }, findings, again: true, anew: false };
+    (!unasked.is_empty()).then_some(repair)
+}
+
 /// Brings operations on new sets into an order that is cheap for the kernel: it finds a set by comparing names, from the
 /// oldest set on (`nft_set_lookup` in `net/netfilter/nf_tables_api.c`), for each rule that asks for one. So the sets
 /// that most of these rules ask for are added first; then comes all else, in its order.
@@ -220,7 +232,6 @@ pub(super) mod tests {
     use crate::dataplane::{Options, policy, render};
     use crate::nft::{Expr, Rule, Set, Verdict};
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     /// What the kernel does with a batch, including what it refuses.
     #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
@@ -404,6 +415,22 @@ pub(super) mod tests {
         let rules = [rule("often"), rule("once"), rule("often")];
         let ordered = most_asked_first(vec![chain(), set("never"), set("once"), set("often")], &rules);
         assert_eq!(ordered, [set("often"), set("once"), set("never"), chain()]);
+    }
+
+    #[test]
+    fn of_sets_that_may_be_half_filled_those_go_that_no_rule_asks_for() {
+        let (id, mut actual) = (render::table_id(), desired());
+        let asked = actual.rules.values().flatten().flat_map(|rule| &rule.exprs).find_map(Expr::set);
+        let asked = asked.unwrap().to_owned();
+        let contents = actual.sets[&asked].clone();
+        actual.sets.insert("left".to_owned(), contents);
+        let found = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            without_unasked(&id, &actual, &names).map(|repair| repair.batch.ops)
+        };
+        assert_eq!(found(&[]), None);
+        assert_eq!(found(&[&asked]), None);
+        assert_eq!(found(&[&asked, "left"]), Some(vec![Op::DeleteSet("left".to_owned())]));
     }
 
     #[test]

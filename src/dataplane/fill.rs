@@ -16,13 +16,18 @@ use super::worker::Worker;
 use crate::model::IfaceName;
 use crate::policy::Changes;
 use std::collections::VecDeque;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Members that a change may have for others to wait for it: with as many the kernel takes less than a second.
 const MANY: usize = 30_000;
 /// Members of one piece. Of each set that a transaction changes the kernel walks through all (`nft_rbtree_commit` in
 /// `net/netfilter/nft_set_rbtree.c`), so smaller ones cost more together; larger ones are waited for longer.
-const A_PIECE: usize = 50_000;
+const A_PIECE: usize = 25_000;
+/// After a request that was served between two pieces, how long another is waited for: the start of a container is
+/// several, one after the other. And how long requests may hold up the next piece.
+const LINGER: Duration = Duration::from_millis(10);
+const TURN: Duration = Duration::from_millis(500);
 
 /// The change under way, and what waits for it.
 #[derive(Debug)]
@@ -98,11 +103,20 @@ impl Worker {
             }
         }
         self.tell_filling();
-        // Everybody who asked meanwhile has his turn before the next piece.
-        for _ in 0..self.inbox.len() {
-            if let Ok(request) = self.inbox.try_recv() {
-                self.serve(request).await;
-            }
+        self.serve_between().await;
+        self.wake().await;
+    }
+
+    /// Everybody who asked during a piece has his turn before the next one.
+    async fn serve_between(&mut self) {
+        let until = Instant::now() + TURN;
+        let mut next = self.inbox.try_recv().ok();
+        while let Some(request) = next {
+            self.serve(request).await;
+            next = match Instant::now() < until {
+                true => tokio::time::timeout(LINGER, self.inbox.recv()).await.ok().flatten(),
+                false => None,
+            };
         }
     }
 

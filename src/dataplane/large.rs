@@ -78,6 +78,11 @@ impl Large {
         }
     }
 
+    /// Which of these sets are not known to be right.
+    pub(super) fn unsure(&self, sets: &BTreeSet<String>) -> BTreeSet<String> {
+        sets - &self.sure
+    }
+
     /// Whether there is a set in which is not all that is desired.
     pub(super) fn is_torn(&self) -> bool {
         !self.torn.is_empty()
@@ -132,15 +137,15 @@ impl Worker {
         if self.large.reading.is_some() || !self.active || self.standing {
             return;
         }
-        let unsure = there.iter().filter(|set| !self.large.sure.contains(*set));
+        let unsure = self.large.unsure(there).into_iter();
         let Some((set, members)) =
-            unsure.filter_map(|set| Some((set, self.desired.policy.members(set)?))).next()
+            unsure.filter_map(|set| self.desired.policy.members(&set).map(|members| (set, members))).next()
         else {
             return;
         };
         log::info!("set {set} has {} members; it is compared while other work goes on", members.len());
         let outcome = tokio::spawn(read(set.clone(), members, self.options.timing.deadline));
-        self.large.reading = Some(Reading { set: set.clone(), undisturbed: true, outcome });
+        self.large.reading = Some(Reading { set, undisturbed: true, outcome });
     }
 
     /// Puts a set right of which it was read how it differs from what was desired when that began.

@@ -118,7 +118,14 @@ impl Worker {
             // Those that are missing are made, with all that belongs into them.
             let there =
                 large.iter().filter(|set| actual.as_ref().is_some_and(|it| it.sets.contains_key(*set)));
-            let unread = there.cloned().collect();
+            let unread: BTreeSet<String> = there.cloned().collect();
+            let unsure = self.large.unsure(&unread);
+            if let Some(repair) = actual.as_ref().and_then(|it| delta::without_unasked(&id, it, &unsure)) {
+                match self.carry_out(repair, Some(generation), findings).await {
+                    Ok(()) | Err((_, NftError::Stale)) => continue,
+                    Err(error) => return Err(error),
+                }
+            }
             let desired = want(self, &unread);
             let Some(repair) = delta::repair(&id, &desired, actual.as_ref()) else {
                 self.large.compared(desired.sets.keys(), &unread);

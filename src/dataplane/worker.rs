@@ -190,7 +190,8 @@ impl Worker {
         }
     }
 
-    async fn wake(&mut self) {
+    /// What is due.
+    pub(super) async fn wake(&mut self) {
         let now = Instant::now();
         if self.table.due <= now
             && let Err(error) = self.resync().await

@@ -2,9 +2,10 @@
 //! policy graph, whose documents a test writes.
 
 use crate::nsrun::{inside, run, try_run};
-use calico_libnetwork::dataplane::{Dataplane, Options};
+use calico_libnetwork::dataplane::{Dataplane, DataplaneError, Options};
 use calico_libnetwork::model::IfaceName;
 use calico_libnetwork::policy::{Changes, Graph, Update};
+use futures::FutureExt;
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
@@ -278,6 +279,26 @@ impl Lab {
         documents: &Documents,
         tamper: impl FnOnce(&mut Changes),
     ) -> Duration {
+        let started = Instant::now();
+        let mut changes = self.changes_to(documents);
+        tamper(&mut changes);
+        self.runtime.block_on(self.dataplane.apply_policy(changes)).unwrap();
+        started.elapsed()
+    }
+
+    /// Tells that the datastore holds exactly these documents, and does not wait until that is in force.
+    pub(crate) fn begin_to_become(
+        &mut self,
+        documents: &Documents,
+    ) -> tokio::task::JoinHandle<Result<(), DataplaneError>> {
+        let (door, changes) = (self.dataplane.clone(), self.changes_to(documents));
+        let mut applying = Box::pin(async move { door.apply_policy(changes).await });
+        let _in_the_runtime = self.runtime.enter();
+        assert!(applying.as_mut().now_or_never().is_none());
+        tokio::spawn(applying)
+    }
+
+    fn changes_to(&mut self, documents: &Documents) -> Changes {
         let gone: Vec<String> =
             self.now.keys().filter(|key| !documents.contains_key(*key)).cloned().collect();
         let changed: Vec<(&String, String)> = documents
@@ -285,7 +306,6 @@ impl Lab {
             .filter(|(key, value)| self.now.get(*key) != Some(value))
             .map(|(key, value)| (key, value.to_string()))
             .collect();
-        let started = Instant::now();
         for (key, value) in changed {
             // What is none of policy's kinds, as staged ones, is not told.
             if let Some(update) = Update::from_entry(&format!("{ROOT}{key}"), Some(value.as_bytes())) {
@@ -297,12 +317,8 @@ impl Lab {
                 self.graph.update(update);
             }
         }
-        let mut changes = self.graph.flush();
-        tamper(&mut changes);
-        self.runtime.block_on(self.dataplane.apply_policy(changes)).unwrap();
-        let took = started.elapsed();
         self.now.clone_from(documents);
-        took
+        self.graph.flush()
     }
 
     /// One line of expectation: `[4 |6 ]PROBE: all|none [-a>b|+a>b]...`. Every pair is tried at once, so that nothing

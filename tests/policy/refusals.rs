@@ -2,9 +2,12 @@
 
 use crate::lab::{Documents, Lab, Probe, address, ask, endpoint, open_mesh};
 use crate::nsrun::{have, in_namespace, run};
-use calico_libnetwork::dataplane::{Options, Timing};
+use calico_libnetwork::dataplane::{Options, PortMap, Protocol, Timing};
 use calico_libnetwork::model::IfaceName;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 fn isolated(test: &str, body: impl FnOnce()) {
@@ -71,12 +74,12 @@ fn a_policy_that_the_kernel_refuses_holds_nothing_else_back() {
     });
 }
 
-/// Five sets of 20 000 addresses each beside container a, from all of which b takes packets, and nobody else.
-fn many_of_role_x() -> Documents {
+/// Five sets of so many addresses each beside container a, from all of which b takes packets, and nobody else.
+fn many_of_role_x(each: u32) -> Documents {
     let mut documents = open_mesh();
     for part in 0..5_u32 {
-        let nets: Vec<String> = (0..20_000_u32)
-            .map(|n| std::net::Ipv4Addr::from_bits(0x6440_0000 + part * 40_000 + n * 2).to_string())
+        let nets: Vec<String> = (0..each)
+            .map(|n| std::net::Ipv4Addr::from_bits(0x6440_0000 + part * each * 2 + n * 2).to_string())
             .collect();
         let set = json!({"metadata": {"labels": {"role": "x"}}, "spec": {"nets": nets}});
         documents.insert(format!("globalnetworksets/s{part}"), set);
@@ -88,7 +91,7 @@ fn many_of_role_x() -> Documents {
 fn members_in_kernel() -> usize {
     let text = run("nft list table inet calico-docker");
     let words = text.split(|letter: char| !(letter.is_ascii_digit() || letter == '.'));
-    words.filter(|word| word.starts_with("100.6")).count()
+    words.filter(|word| word.starts_with("100.")).count()
 }
 
 #[test]
@@ -97,7 +100,7 @@ fn a_set_of_hundreds_of_thousands_goes_in_pieces() {
         // A transaction with all of it would take longer than this on a busy machine.
         let timing = Timing { deadline: Duration::from_secs(2), ..Options::default().timing };
         let mut lab = Lab::start_with(Options { timing, ..Options::default() });
-        let documents = many_of_role_x();
+        let documents = many_of_role_x(20_000);
         println!("100 000 members: {:?}", lab.become_(&documents));
         assert_eq!(lab.dataplane.status().borrow().refused, Vec::<String>::new());
         lab.expect("a large set", "tcp/80: all -*>b +a>b");
@@ -125,7 +128,7 @@ fn a_set_of_hundreds_of_thousands_goes_in_pieces() {
 fn a_large_set_that_others_change_is_put_right_while_endpoints_come_and_go() {
     isolated("refusals::a_large_set_that_others_change_is_put_right_while_endpoints_come_and_go", || {
         let mut lab = Lab::start();
-        lab.become_(&many_of_role_x());
+        lab.become_(&many_of_role_x(20_000));
         lab.expect("a large set", "tcp/80: all -*>b +a>b");
         let sets = run("nft list sets table inet calico-docker");
         let set = sets.split_whitespace().find(|word| word.starts_with("sel-") && word.ends_with("-4"));
@@ -171,9 +174,9 @@ fn a_large_set_that_others_change_is_put_right_while_endpoints_come_and_go() {
 fn a_new_process_puts_a_large_set_right_that_it_finds() {
     isolated("refusals::a_new_process_puts_a_large_set_right_that_it_finds", || {
         let mut lab = Lab::start();
-        lab.become_(&many_of_role_x());
+        lab.become_(&many_of_role_x(20_000));
         // While nobody runs the role goes from a to c.
-        let mut documents = many_of_role_x();
+        let mut documents = many_of_role_x(20_000);
         documents
             .extend([endpoint("a", &json!({}), &["open"]), endpoint("c", &json!({"role": "x"}), &["open"])]);
         lab.restart(&documents);
@@ -182,5 +185,99 @@ fn a_new_process_puts_a_large_set_right_that_it_finds() {
         });
         lab.expect("the role went over", "tcp/80: all -*>b +c>b");
         assert_eq!(members_in_kernel(), 100_000);
+    });
+}
+
+#[test]
+fn what_does_not_depend_on_a_very_large_change_is_served_while_it_is_made() {
+    isolated("refusals::what_does_not_depend_on_a_very_large_change_is_served_while_it_is_made", || {
+        let timing = Timing { policy: Duration::from_millis(300), ..Options::default().timing };
+        let mut lab = Lab::start_with(Options { timing, ..Options::default() });
+        let mut documents = open_mesh();
+        documents.extend([from_role("b", "y"), endpoint("a", &json!({"role": "y"}), &["open"])]);
+        lab.become_(&documents);
+        lab.expect("b takes packets from a", "tcp/80: all -*>b +a>b");
+        // From now on it takes them from another role, which a has, too, with 200 000 others.
+        let mut documents = many_of_role_x(40_000);
+        let filling = lab.begin_to_become(&documents);
+        let stop = Arc::new(AtomicBool::new(false));
+        let traffic = ["a", "c"].map(|from| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                let mut passed = [0; 2];
+                while !stop.load(Ordering::Relaxed) {
+                    passed[usize::from(ask(from, address("b", 4), Probe::Udp(80)))] += 1;
+                }
+                passed
+            })
+        });
+        // Another policy is edited; one endpoint closes and opens; a port is published; a container comes that has the
+        // role, so that its policy has to wait; somebody has the table compared.
+        documents.extend([from_role("c", "z")]);
+        let unrelated = lab.begin_to_become(&documents);
+        let spec = json!({"node": "here", "interfaceName": "calid", "profiles": ["open"], "ipNetworks": ["100.127.0.1"]});
+        let key = "workloadendpoints/libnetwork/here-libnetwork-libnetwork-d".to_owned();
+        documents.insert(key, json!({"metadata": {"labels": {"role": "x"}}, "spec": spec}));
+        let dependent = lab.begin_to_become(&documents);
+        let [c, d] = ["calic", "calid"].map(|name| IfaceName::new(name).unwrap());
+        let container = SocketAddr::new(address("c", 4), 80);
+        let map = PortMap { protocol: Protocol::Tcp, host_ip: None, host_port: 7000, container };
+        let door = lab.dataplane.clone();
+        let (closed, opened, published, compared, early) = lab.block(async {
+            tokio::join!(
+                door.remove_endpoint(&c),
+                door.add_endpoint(&c),
+                door.publish_ports(&c, std::slice::from_ref(&map)),
+                door.resync(),
+                door.add_endpoint(&d),
+            )
+        });
+        [closed, opened, published, compared].into_iter().for_each(|outcome| outcome.unwrap());
+        lab.block(unrelated).unwrap().unwrap();
+        assert!(!ask("a", address("c", 4), Probe::Tcp(80)), "the other policy is in force");
+        assert!(ask("x", address("host", 4), Probe::Tcp(7000)) == ask("x", address("c", 4), Probe::Tcp(80)));
+        let early = early.unwrap_err().to_string();
+        assert!(
+            early.starts_with(
+                "endpoint calid stays closed: its policy waits for a change with 200002 members"
+            ),
+            "{early}"
+        );
+        assert!(lab.dataplane.status().borrow().filling > 0);
+        assert!(!filling.is_finished() && !dependent.is_finished(), "all of that came before");
+        lab.block(filling).unwrap().unwrap();
+        lab.block(dependent).unwrap().unwrap();
+        stop.store(true, Ordering::Relaxed);
+        let [a, c] = traffic.map(|thread| thread.join().unwrap());
+        assert!(a[0] == 0 && a[1] > 0, "a may at all times: {a:?}");
+        assert!(c[1] == 0 && c[0] > 0, "c may at no time: {c:?}");
+        lab.block(lab.dataplane.add_endpoint(&d)).unwrap();
+        lab.expect("the very large set", "tcp/80: all -*>b +a>b -*>c");
+        assert_eq!(members_in_kernel(), 200_001);
+        let status = lab.dataplane.status().borrow().clone();
+        assert!(status.in_force && status.refused.is_empty() && status.filling == 0, "{status:?}");
+    });
+}
+
+#[test]
+fn a_new_process_does_not_trust_a_set_that_was_left_half_filled() {
+    isolated("refusals::a_new_process_does_not_trust_a_set_that_was_left_half_filled", || {
+        let mut lab = Lab::start();
+        lab.expect("the open mesh", "4 udp/80: all");
+        // Everybody may but many, the last of whom is x.
+        let mut documents = many_of_role_x(30_000);
+        let last = json!({"metadata": {"labels": {"role": "x"}}, "spec": {"nets": [address("x", 4)]}});
+        documents.insert("globalnetworksets/last".to_owned(), last);
+        let ingress = json!([{"action": "Deny", "source": {"selector": "role == 'x'"}}, {"action": "Allow"}]);
+        let spec = json!({"selector": "name == 'b'", "types": ["Ingress"], "ingress": ingress});
+        documents.insert("globalnetworkpolicies/to-b".to_owned(), json!({"spec": spec}));
+        let filling = lab.begin_to_become(&documents);
+        let left = || lab.dataplane.status().borrow().filling;
+        eventually("a part is there", || left() > 0);
+        assert!(!filling.is_finished());
+        lab.restart(&documents);
+        assert!(lab.block(filling).unwrap().is_err(), "nobody makes the rest of it");
+        lab.expect("in force at once", "4 udp/80: all -x>b -a>b");
+        assert_eq!(members_in_kernel(), 150_000);
     });
 }
