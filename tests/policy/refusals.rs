@@ -281,3 +281,39 @@ fn a_new_process_does_not_trust_a_set_that_was_left_half_filled() {
         assert_eq!(members_in_kernel(), 150_000);
     });
 }
+
+#[test]
+fn a_very_large_change_outlives_what_is_done_to_the_table_meanwhile() {
+    isolated("refusals::a_very_large_change_outlives_what_is_done_to_the_table_meanwhile", || {
+        let mut lab = Lab::start();
+        let begun = |lab: &mut Lab, documents: &Documents| {
+            let filling = lab.begin_to_become(documents);
+            eventually("a part is there", || lab.dataplane.status().borrow().filling > 0);
+            assert!(!filling.is_finished());
+            filling
+        };
+        let right = |lab: &Lab, case: &str| {
+            lab.expect(case, "4 tcp/80: all -*>b +a>b");
+            assert_eq!(members_in_kernel(), 75_000, "{case}");
+            let status = lab.dataplane.status().borrow().clone();
+            assert!(status.in_force && status.refused.is_empty() && status.filling == 0, "{status:?}");
+        };
+        let filling = begun(&mut lab, &many_of_role_x(15_000));
+        lab.block(lab.dataplane.remove_all()).unwrap();
+        lab.block(filling).unwrap().unwrap();
+        assert!(!run("nft list tables").contains("calico-docker"), "what is left to do is recorded only");
+        lab.block(lab.dataplane.ensure()).unwrap();
+        right(&lab, "removed meanwhile, and put in force again");
+        lab.become_(&open_mesh());
+        let filling = begun(&mut lab, &many_of_role_x(15_000));
+        lab.block(lab.dataplane.stand_back()).unwrap();
+        lab.block(filling).unwrap().unwrap();
+        lab.block(lab.dataplane.take_over()).unwrap();
+        right(&lab, "stood back meanwhile, and taken over");
+        lab.become_(&open_mesh());
+        let filling = begun(&mut lab, &many_of_role_x(15_000));
+        run("nft delete table inet calico-docker");
+        lab.block(filling).unwrap().unwrap();
+        right(&lab, "deleted by others meanwhile");
+    });
+}
