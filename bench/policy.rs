@@ -407,7 +407,7 @@ fn large() {
         waits[waits.len() - 1]
     );
     println!(
-        "| a member more | {more:.2?} |\n| comparing the table | {compared:.2?} |\n| its policy deleted | {gone:.2?} |"
+        "| a member more | {more:.2?} |\n| comparing the table | {compared:.2?} |\n| its policy deleted; an endpoint opened then | {gone:.2?}; {after:.2?} |"
     );
     println!("| resident memory | {memory:.0} MiB |\n");
     host.end();
