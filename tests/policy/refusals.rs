@@ -222,14 +222,15 @@ fn what_does_not_depend_on_a_very_large_change_is_served_while_it_is_made() {
         let [c, d] = ["calic", "calid"].map(|name| IfaceName::new(name).unwrap());
         let container = SocketAddr::new(address("c", 4), 80);
         let map = PortMap { protocol: Protocol::Tcp, host_ip: None, host_port: 7000, container };
+        let addresses = [4, 6].map(|family| address("c", family));
         let door = lab.dataplane.clone();
         let (closed, opened, published, compared, early) = lab.block(async {
             tokio::join!(
                 door.remove_endpoint(&c),
-                door.add_endpoint(&c),
+                door.add_endpoint(&c, &addresses),
                 door.publish_ports(&c, std::slice::from_ref(&map)),
                 door.resync(),
-                door.add_endpoint(&d),
+                door.add_endpoint(&d, &[]),
             )
         });
         [closed, opened, published, compared].into_iter().for_each(|outcome| outcome.unwrap());
@@ -251,7 +252,7 @@ fn what_does_not_depend_on_a_very_large_change_is_served_while_it_is_made() {
         let [a, c] = traffic.map(|thread| thread.join().unwrap());
         assert!(a[0] == 0 && a[1] > 0, "a may at all times: {a:?}");
         assert!(c[1] == 0 && c[0] > 0, "c may at no time: {c:?}");
-        lab.block(lab.dataplane.add_endpoint(&d)).unwrap();
+        lab.block(lab.dataplane.add_endpoint(&d, &[])).unwrap();
         lab.expect("the very large set", "tcp/80: all -*>b +a>b -*>c");
         assert_eq!(members_in_kernel(), 200_001);
         let status = lab.dataplane.status().borrow().clone();
