@@ -81,6 +81,7 @@ impl Worker {
                 log::info!("policy with {all} members of sets goes into the kernel while other work goes on");
                 let (members, since) = ((all, all), Instant::now());
                 self.fill = Some(Fill { pieces, last: request, scope, behind: Vec::new(), members, since });
+                self.tell_filling();
             }
         }
         None

@@ -52,7 +52,10 @@ pub(in super::super) fn batches(desired: &mut Desired, changes: &Changes, marks:
     let additions = batch(vec![delta::most_asked_first(sets, &rules), chains, rules]);
     let visible = batch(vec![edits, dispatch, emptied, dropped, dropped_sets]);
     let apart = new_shapes || additions.elements_in() > delta::MOST_ELEMENTS;
-    if apart { vec![additions, visible] } else { vec![batch(vec![additions.ops, visible.ops])] }
+    let mut batches =
+        if apart { vec![additions, visible] } else { vec![batch(vec![additions.ops, visible.ops])] };
+    batches.retain(|batch| !batch.ops.is_empty());
+    batches
 }
 
 fn add_set(contents: &SetContents) -> Vec<Op> {
