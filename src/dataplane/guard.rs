@@ -61,15 +61,21 @@ fn early(marks: Marks) -> [Rule; 2] {
 }
 
 fn labelled(rule: Rule) -> Rule {
-    let mut info = COMMENT.as_bytes().to_vec();
-    info.resize(COMMENT_SIZE, 0);
-    rule.xt_match("comment", 0, info)
+    rule.xt_match("comment", 0, label())
 }
 
-/// Whether a rule is one of ours; also one that another version of this plugin has left.
+/// Our comment as `struct xt_comment_info`.
+fn label() -> Vec<u8> {
+    let mut info = COMMENT.as_bytes().to_vec();
+    info.resize(COMMENT_SIZE, 0);
+    info
+}
+
+/// Whether a rule is one of ours; also one that another version of this plugin has left, which the comment tells.
 fn ours(rule: &Rule, marks: Marks) -> bool {
-    labelled(Rule::in_chain(FORWARD)).exprs.iter().all(|comment| rule.exprs.contains(comment))
-        || early(marks).iter().any(|early| early.same_as(rule))
+    let is_label =
+        |expr: &Expr| matches!(expr, Expr::Match { name, info, .. } if name == "comment" && *info == label());
+    rule.exprs.iter().any(is_label) || early(marks).iter().any(|early| early.same_as(rule))
 }
 
 /// What puts the early rules in their place, given all rules of FORWARD.

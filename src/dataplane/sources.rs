@@ -15,6 +15,7 @@ use crate::model::IfaceName;
 use crate::nft::{DataType, Family, Rule, Set, SetData, Verdict, concat, ifname};
 use crate::policy::Direction;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// The chain that every packet of an endpoint goes through.
 pub(super) const FROM: &str = "from-endpoint";
@@ -45,15 +46,16 @@ pub(super) fn sets() -> [Set; 4] {
 pub(super) fn entries(desired: &Desired, iface: &IfaceName) -> Entries {
     let mut entries: Entries =
         [SOURCES4, SOURCES6, ALSO4, ALSO6].into_iter().map(|set| (set, BTreeMap::new())).collect();
-    let open = desired.shape_chain(iface, Direction::Egress).is_some();
-    let siblings = || desired.siblings.get(iface).into_iter().flatten();
-    let known = desired.endpoints.get(iface).into_iter().flatten().chain(siblings()).filter(|_| open);
-    let known = known.map(|ip| (ip, if ip.is_ipv4() { SOURCES4 } else { SOURCES6 }));
-    let also = siblings().map(|ip| (ip, if ip.is_ipv4() { ALSO4 } else { ALSO6 }));
-    for (ip, set) in known.chain(also) {
+    let mut add = |ip: &IpAddr, [v4, v6]: [&'static str; 2]| {
         let pair = concat(&[&ifname(iface.as_str()), &octets(*ip)]);
-        entries.entry(set).or_default().insert(key(pair), None);
-    }
+        entries.entry(if ip.is_ipv4() { v4 } else { v6 }).or_default().insert(key(pair), None);
+    };
+    let open = desired.shape_chain(iface, Direction::Egress).is_some();
+    let own = desired.endpoints.get(iface).into_iter().flatten();
+    let siblings = desired.siblings.get(iface).into_iter().flatten();
+    let known = own.chain(siblings.clone()).filter(|_| open);
+    known.for_each(|ip| add(ip, [SOURCES4, SOURCES6]));
+    siblings.for_each(|ip| add(ip, [ALSO4, ALSO6]));
     entries
 }
 
@@ -79,6 +81,7 @@ pub(super) fn rules(marks: Marks) -> Vec<Rule> {
 }
 
 /// What begins destination NAT: the routes are asked about the first packet of a connection also if its source is known.
+/// What the kernel tracks no connection of does not come here; it is no less its sender's own.
 pub(super) fn first_packet(marks: Marks) -> Rule {
     Rule::in_chain("nat-prerouting").marked(marks.pass).jump(ROUTED)
 }

@@ -5,7 +5,6 @@ use crate::nsrun::{inside, run, try_run};
 use calico_libnetwork::dataplane::{Dataplane, DataplaneError, Options};
 use calico_libnetwork::model::IfaceName;
 use calico_libnetwork::policy::{Changes, Graph, Update};
-use futures::FutureExt;
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
@@ -291,11 +290,9 @@ impl Lab {
         &mut self,
         documents: &Documents,
     ) -> tokio::task::JoinHandle<Result<(), DataplaneError>> {
-        let (door, changes) = (self.dataplane.clone(), self.changes_to(documents));
-        let mut applying = Box::pin(async move { door.apply_policy(changes).await });
-        let _in_the_runtime = self.runtime.enter();
-        assert!(applying.as_mut().now_or_never().is_none());
-        tokio::spawn(applying)
+        let changes = self.changes_to(documents);
+        let outcome = self.block(self.dataplane.tell_policy(changes)).unwrap();
+        self.runtime.spawn(outcome)
     }
 
     fn changes_to(&mut self, documents: &Documents) -> Changes {
