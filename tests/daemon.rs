@@ -677,6 +677,42 @@ fn addresses_of_an_interface_that_somebody_took_away_come_back_with_what_went_wi
     );
 }
 
+/// As `sysctl --system` does with files that say so, or udev for each new interface.
+#[test]
+fn settings_that_somebody_changed_under_a_container_come_back() {
+    in_namespace("settings_that_somebody_changed_under_a_container_come_back", || {
+        if !have("nft", "nft") {
+            return;
+        }
+        let daemon = Daemon::start();
+        let (_one, two, stream) = daemon.two_that_talk();
+        let conf = |name: &str| format!("/proc/sys/net/{}", name.replace("IF", &two.iface));
+        let has = |name: &str, value: &str| std::fs::read_to_string(conf(name)).unwrap().trim() == value;
+        let back = |name: &str, value: &str| eventually(&format!("{name} is {value}"), || has(name, value));
+        for (name, wrong, right) in [
+            ("ipv4/conf/IF/forwarding", "0", "1"),
+            ("ipv4/conf/IF/proxy_arp", "0", "1"),
+            ("ipv4/conf/IF/rp_filter", "1", "0"),
+            ("ipv6/conf/IF/forwarding", "0", "1"),
+            ("ipv6/conf/IF/proxy_ndp", "0", "1"),
+            ("ipv4/ip_forward", "0", "1"),
+            ("ipv6/conf/all/forwarding", "0", "1"),
+        ] {
+            assert!(has(name, right), "{name}");
+            for _ in 0..3 {
+                std::fs::write(conf(name), wrong).unwrap();
+                back(name, right);
+            }
+            back("ipv4/conf/IF/forwarding", "1");
+            back("ipv6/conf/IF/forwarding", "1");
+            stream.more();
+        }
+        for version in ["IPv4", "IPv6"] {
+            assert!(said(&format!("{version} forwarding was turned off on this host; it is on again")));
+        }
+    });
+}
+
 #[test]
 fn an_interface_that_was_renamed_away_and_back_works_again() {
     in_namespace("an_interface_that_was_renamed_away_and_back_works_again", || {

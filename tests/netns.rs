@@ -795,7 +795,7 @@ fn changes_are_announced_and_a_slow_reader_is_told_to_resync() {
                         routed |= change.route.destination.to_string() == "10.65.0.1/32"
                     }
                     HostEvent::Address(change) => addressed |= change.address == ip("fe80::1"),
-                    HostEvent::Link(_) | HostEvent::Neighbour(_) => {}
+                    HostEvent::Link(_) | HostEvent::Neighbour(_) | HostEvent::Setting(_) => {}
                     HostEvent::Resync => panic!("nothing was lost"),
                 }
             }

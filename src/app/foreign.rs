@@ -156,7 +156,8 @@ impl Agenda {
                 self.lost = true;
                 self.look_soon(now);
             }
-            HostEvent::Route(_) | HostEvent::Address(_) | HostEvent::Neighbour(_) => {}
+            HostEvent::Route(_) | HostEvent::Address(_) | HostEvent::Neighbour(_) | HostEvent::Setting(_) => {
+            }
         }
     }
 

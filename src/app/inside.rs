@@ -72,7 +72,11 @@ impl InsideRoutes {
                 self.given.clear();
                 self.look_at_all().await;
             }
-            HostEvent::Link(_) | HostEvent::Route(_) | HostEvent::Address(_) | HostEvent::Neighbour(_) => {}
+            HostEvent::Link(_)
+            | HostEvent::Route(_)
+            | HostEvent::Address(_)
+            | HostEvent::Neighbour(_)
+            | HostEvent::Setting(_) => {}
         }
     }
 

@@ -16,6 +16,7 @@ mod firewall;
 mod foreign;
 mod gate;
 mod heartbeat;
+mod host;
 mod inside;
 mod metrics;
 mod node;

@@ -155,6 +155,6 @@ fn matters(event: &HostEvent) -> bool {
         HostEvent::Address(change) => is_uplink_address(change.address),
         HostEvent::Link(change) => !change.link.is_veth(),
         HostEvent::Resync => true,
-        HostEvent::Route(_) | HostEvent::Neighbour(_) => false,
+        HostEvent::Route(_) | HostEvent::Neighbour(_) | HostEvent::Setting(_) => false,
     }
 }

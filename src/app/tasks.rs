@@ -2,6 +2,7 @@
 
 use super::bgp::{self, BgpParts};
 use super::foreign::ForeignRoutes;
+use super::host::watch_host;
 use super::inside::InsideRoutes;
 use super::node::NodeTask;
 use super::node_name::node_name;
@@ -30,8 +31,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// A burst of kernel events is answered once, this long after its first.
-const SETTLE: Duration = Duration::from_millis(50);
 /// How often Docker's own bridges are looked up besides kernel events: names that users gave are known to Docker only.
 const BRIDGES_EVERY: Duration = Duration::from_secs(30);
 /// Pauses between the looks after an event: the engine makes a bridge before it lists the network, and lists one for a
@@ -189,88 +188,6 @@ async fn follow_pools(
             Some(Ok(_)) => backoff.reset(),
             Some(Err(error)) => return Err(error),
             None => return Ok(()),
-        }
-    }
-}
-
-/// Repairs what events on the host undo: next hops when routes change, an endpoint whose link was set down and up or
-/// whose routes or addresses somebody took away.
-async fn watch_host(host: Arc<dyn Host>, drivers: Arc<Drivers>) {
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    loop {
-        match host.monitor().await {
-            Ok(mut events) => {
-                backoff.reset();
-                let mut down = BTreeSet::new();
-                while let Some(first) = events.next().await {
-                    let mut burst = vec![first];
-                    let settled = tokio::time::sleep(SETTLE);
-                    tokio::pin!(settled);
-                    loop {
-                        tokio::select! {
-                            () = &mut settled => break,
-                            event = events.next() => match event {
-                                Some(event) => burst.push(event),
-                                None => break,
-                            },
-                        }
-                    }
-                    repair(&*host, &drivers, &burst, &mut down).await;
-                }
-            }
-            Err(error) => log::warn!("changes on the host are not noticed for a moment: {error}"),
-        }
-        backoff.pause().await;
-    }
-}
-
-async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &mut BTreeSet<String>) {
-    let lost = burst.contains(&HostEvent::Resync);
-    let matters =
-        |event: &HostEvent| matches!(event, HostEvent::Route(change) if change.route.touches_next_hops());
-    let routes_changed = lost || burst.iter().any(matters);
-    if routes_changed && let Err(error) = host.ensure_next_hops().await {
-        log::warn!("{error}");
-    }
-    // The kernel drops routes and neighbours of a link that is set down, and they do not come back with it.
-    for event in burst {
-        let HostEvent::Link(change) = event else { continue };
-        let name = change.link.name.clone();
-        if change.gone {
-            down.remove(&name);
-        } else if !change.link.up {
-            down.insert(name);
-        } else if down.remove(&name)
-            && let Ok(iface) = IfaceName::new(&name)
-        {
-            drivers.repair(&iface).await;
-        }
-    }
-    match lost {
-        true => drivers.repair_all().await,
-        false => repair_endpoints(host, drivers, burst).await,
-    }
-}
-
-/// Puts back what endpoints whose links are up need on the host's side: their routes, and the addresses that answer
-/// for their next hop and let them be on several networks. Those whose links are down lost it with that.
-async fn repair_endpoints(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent]) {
-    let taken = |event: &HostEvent| match event {
-        HostEvent::Route(change) if change.gone && change.route.is_of_endpoint() => change.route.index,
-        HostEvent::Address(change) if change.gone => Some(change.index),
-        _ => None,
-    };
-    let indices: BTreeSet<u32> = burst.iter().filter_map(taken).collect();
-    if indices.is_empty() {
-        return;
-    }
-    let links = match host.links().await {
-        Ok(links) => links,
-        Err(error) => return log::warn!("what containers need on the host is not put back: {error}"),
-    };
-    for link in links.into_iter().filter(|link| link.up && indices.contains(&link.index)) {
-        if let Ok(iface) = IfaceName::new(&link.name) {
-            drivers.repair(&iface).await;
         }
     }
 }

@@ -156,7 +156,7 @@ fn write_sysctls(sysctl: &Sysctl, endpoint: &EndpointLink) -> Result<(), NetErro
     let rp_filter = siblings::rp_filter(sysctl, endpoint.siblings);
     let wants_ipv6 = endpoint.first_ipv6().is_some();
     let settings = sysctl::of_endpoint(endpoint.host.as_str(), &rp_filter, sysctl.has_ipv6(), wants_ipv6);
-    settings.iter().try_for_each(|(name, value)| sysctl.set(name, value))
+    settings.iter().try_for_each(|(name, value)| sysctl.set(name, value).map(drop))
 }
 
 /// In the order of adding: a packet of the workload is answered only when all of it is there.

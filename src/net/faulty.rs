@@ -7,7 +7,7 @@ use super::{
     EndpointLink, EndpointRef, Host, HostAddress, HostEvent, HostFacts, HostRoute, Link, NetError, NextHops,
     ROUTE_METRIC, ROUTE_PROTOCOL, RouteChanges, RouteKind, SharedUnderlay, Underlay, Vtep, VxlanDevice,
 };
-use crate::model::{Cidr, MacAddress};
+use crate::model::{Cidr, IpVersion, MacAddress};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
@@ -311,10 +311,10 @@ impl Host for FaultyHost {
         })
     }
 
-    fn enable_forwarding(&self) -> BoxFuture<'_, Result<(), NetError>> {
+    fn enable_forwarding(&self) -> BoxFuture<'_, Result<Vec<IpVersion>, NetError>> {
         Box::pin(async move {
             self.note(Call::EnableForwarding)?;
-            let Some(inner) = &self.inner else { return Ok(()) };
+            let Some(inner) = &self.inner else { return Ok(Vec::new()) };
             inner.enable_forwarding().await
         })
     }

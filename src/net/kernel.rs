@@ -184,11 +184,17 @@ impl Host for KernelHost {
         Box::pin(self.worker.run(async move { next_hop::ensure(&rtnl).await }))
     }
 
-    fn enable_forwarding(&self) -> BoxFuture<'_, Result<(), NetError>> {
+    fn enable_forwarding(&self) -> BoxFuture<'_, Result<Vec<IpVersion>, NetError>> {
         let sysctl = self.sysctl.clone();
         Box::pin(self.worker.run(async move {
-            sysctl.set("ipv4/ip_forward", "1")?;
-            if sysctl.has_ipv6() { sysctl.set("ipv6/conf/all/forwarding", "1") } else { Ok(()) }
+            let mut off = Vec::new();
+            if sysctl.set("ipv4/ip_forward", "1")? {
+                off.push(IpVersion::V4);
+            }
+            if sysctl.has_ipv6() && sysctl.set("ipv6/conf/all/forwarding", "1")? {
+                off.push(IpVersion::V6);
+            }
+            Ok(off)
         }))
     }
 

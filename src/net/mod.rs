@@ -25,6 +25,7 @@ mod remote;
 mod route;
 mod rtnl;
 mod rule;
+mod setting;
 mod siblings;
 mod sysctl;
 mod vxlan;
@@ -40,9 +41,10 @@ pub use mtu::{FALLBACK_MTU, host_mtu, is_uplink, workload_mtu};
 pub use next_hop::{NEXT_HOPS, NextHops};
 pub use remote::RouteChanges;
 pub use route::{HostRoute, KERNEL_PROTOCOL, ROUTE_METRIC, ROUTE_PROTOCOL, RouteKind};
+pub use setting::{SettingChange, SettingOf};
 pub use vxlan::{VXLAN_DEVICES, Vtep, VxlanDevice};
 
-use crate::model::{IfaceName, MacAddress};
+use crate::model::{IfaceName, IpVersion, MacAddress};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use std::net::{IpAddr, Ipv6Addr};
@@ -169,15 +171,15 @@ pub trait Host: Send + Sync + std::fmt::Debug {
     /// goes that [`HostRoute::touches_next_hops`].
     fn ensure_next_hops(&self) -> BoxFuture<'_, Result<NextHops, NetError>>;
 
-    /// Turns on forwarding, for IPv6 too if the kernel has it. With IPv6 forwarding the host itself takes router
-    /// advertisements only on interfaces with `accept_ra=2`.
-    fn enable_forwarding(&self) -> BoxFuture<'_, Result<(), NetError>>;
+    /// Turns on forwarding, for IPv6 too if the kernel has it, and tells the versions for which it was off. With IPv6
+    /// forwarding the host itself takes router advertisements only on interfaces with `accept_ra=2`.
+    fn enable_forwarding(&self) -> BoxFuture<'_, Result<Vec<IpVersion>, NetError>>;
 
     /// Removes the connection tracking entries whose original source, or reply source, is one of the addresses; to be
     /// awaited before an address is handed out again. Answers how many there were.
     fn flush_conntrack<'a>(&'a self, addresses: &'a [IpAddr]) -> BoxFuture<'a, Result<usize, NetError>>;
 
-    /// Changes of links, routes and addresses from now on. After [`HostEvent::Resync`] some were lost: list again.
+    /// Changes of links, routes, addresses and settings from now on. After [`HostEvent::Resync`] some were lost: list again.
     fn monitor(&self) -> BoxFuture<'_, Result<BoxStream<'static, HostEvent>, NetError>>;
 }
 

@@ -5,10 +5,11 @@ use super::error::NetError;
 use super::link::Link;
 use super::next_hop::is_next_hop_route;
 use super::route::{self, HostRoute};
+use super::setting::{self, SettingChange};
 use super::vxlan;
 use crate::model::MacAddress;
 use futures::stream::{self, BoxStream};
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{DecodeError, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -27,13 +28,15 @@ const WAITING: usize = 256;
 /// Largest datagram of a notification, with room to spare.
 const DATAGRAM: usize = 64 * 1024;
 
-const GROUPS: [MulticastGroup; 6] = [
+const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Netconf,
+    MulticastGroup::Ipv6Netconf,
 ];
 
 /// One change on the host.
@@ -48,6 +51,8 @@ pub enum HostEvent {
     Address(AddressChange),
     /// A permanent neighbour or forwarding entry came, or any went.
     Neighbour(NeighbourChange),
+    /// A setting on which endpoints depend was changed.
+    Setting(SettingChange),
     /// Events were lost: read everything again.
     Resync,
 }
@@ -156,21 +161,33 @@ fn forward(datagram: &[u8], sender: &Sender<HostEvent>) -> Result<(), TrySendErr
 fn decode(datagram: &[u8]) -> Vec<HostEvent> {
     let (mut events, mut rest) = (Vec::new(), datagram);
     while !rest.is_empty() {
-        let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
-            Ok(message) => message,
+        let (told, len) = match decode_first(rest) {
+            Ok(first) => first,
             Err(error) => {
                 log::debug!("a notification of the kernel cannot be read: {error}");
                 events.push(HostEvent::Resync);
                 break;
             }
         };
-        let len = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4);
-        if let NetlinkPayload::InnerMessage(inner) = message.payload {
-            events.extend(events_of(&inner));
-        }
+        events.extend(told);
         rest = rest.get(len..).filter(|_| len > 0).unwrap_or_default();
     }
     events
+}
+
+/// The events of the first message, and the bytes that it takes.
+fn decode_first(datagram: &[u8]) -> Result<(Vec<HostEvent>, usize), DecodeError> {
+    let header = NetlinkBuffer::new_checked(datagram)?;
+    let len = usize::try_from(header.length()).unwrap_or(usize::MAX).next_multiple_of(4);
+    let events = match header.message_type() {
+        setting::CHANGED => setting::decode(header.payload()).map(HostEvent::Setting).into_iter().collect(),
+        setting::GONE => Vec::new(),
+        _ => match NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram)?.payload {
+            NetlinkPayload::InnerMessage(inner) => events_of(&inner),
+            _ => Vec::new(),
+        },
+    };
+    Ok((events, len))
 }
 
 fn events_of(message: &RouteNetlinkMessage) -> Vec<HostEvent> {

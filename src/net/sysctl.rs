@@ -45,16 +45,17 @@ impl Sysctl {
         Ok(text.trim_end().to_owned())
     }
 
-    /// Makes a value be `value`. It is read first: many of these files take the kernel's rtnl lock when written, none
-    /// when read, and most have the right value already, inherited from `conf/default`.
-    pub(crate) fn set(&self, name: &str, value: &str) -> Result<(), NetError> {
+    /// Makes a value be `value`, and says whether it was another. It is read first: many of these files take the
+    /// kernel's rtnl lock when written, none when read, and most have the right value already, inherited from
+    /// `conf/default`.
+    pub(crate) fn set(&self, name: &str, value: &str) -> Result<bool, NetError> {
         if self.get(name)? == value {
-            return Ok(());
+            return Ok(false);
         }
         let path = self.root.join(name);
         let written =
             OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes()));
-        written.map_err(|error| refused(&path, &format!("write {value} to"), error))
+        written.map(|()| true).map_err(|error| refused(&path, &format!("write {value} to"), error))
     }
 }
 

@@ -98,6 +98,7 @@ impl Program {
     pub(super) fn notice(&mut self, event: &HostEvent, view: &View) -> bool {
         let concerns = match event {
             HostEvent::Resync => true,
+            HostEvent::Setting(_) => false,
             HostEvent::Link(change) => {
                 self.offer.uses(&change.link) && (change.gone || !self.is_as_made(&change.link))
             }

@@ -1,7 +1,7 @@
 //! A host and a packet filter in memory: they remember what they were told and fail on cue, before or after the work.
 
 use calico_libnetwork::driver::{Firewall, PoolNat, PublishedPort};
-use calico_libnetwork::model::{Cidr, EndpointId, IfaceName, MacAddress};
+use calico_libnetwork::model::{Cidr, EndpointId, IfaceName, IpVersion, MacAddress};
 use calico_libnetwork::net::{
     EndpointLink, EndpointRef, Host, HostAddress, HostEvent, HostFacts, HostRoute, Link, NetError, NextHops,
     RouteKind,
@@ -251,8 +251,8 @@ impl Host for TestHost {
         self.act("ensure next hops", |_| Ok(NextHops::ByHost))
     }
 
-    fn enable_forwarding(&self) -> BoxFuture<'_, Result<(), NetError>> {
-        self.act("enable forwarding", |_| Ok(()))
+    fn enable_forwarding(&self) -> BoxFuture<'_, Result<Vec<IpVersion>, NetError>> {
+        self.act("enable forwarding", |_| Ok(Vec::new()))
     }
 
     fn flush_conntrack<'a>(&'a self, addresses: &'a [IpAddr]) -> BoxFuture<'a, Result<usize, NetError>> {
