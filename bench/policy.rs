@@ -16,13 +16,15 @@ use calico_libnetwork::dataplane::{Dataplane, Options};
 use calico_libnetwork::model::IfaceName;
 use calico_libnetwork::policy::{Graph, Update};
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+use traffic::{Link, inside};
+
+mod traffic;
 
 const MARK: &str = "CALICO_BENCH_INSIDE";
 const ROOT: &str = "/calico/resources/v3/projectcalico.org/";
@@ -30,10 +32,8 @@ const ROOT: &str = "/calico/resources/v3/projectcalico.org/";
 const FLOWS: u16 = 5000;
 /// Measurements of each kind; the least counts, because others only add.
 const ROUNDS: usize = 10;
-/// Turns of traffic for each kind of link, and how long each lasts: short ones that alternate, because a machine that is
-/// shared changes its pace within seconds.
-const TURNS: usize = 300;
-const SPELL: Duration = Duration::from_millis(40);
+/// Turns of traffic for each kind of link.
+const TRAFFIC_ROUNDS: usize = 300;
 
 fn main() {
     if std::env::var_os(MARK).is_none() {
@@ -65,13 +65,8 @@ fn run(line: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn inside<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let file = File::open(format!("/run/netns/{namespace}")).unwrap();
-    let thread = std::thread::spawn(move || {
-        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        work()
-    });
-    thread.join().unwrap()
+fn namespace(name: &str) -> PathBuf {
+    Path::new("/run/netns").join(name)
 }
 
 /// A routed container behind `iface`, as the plugin makes them.
@@ -151,7 +146,7 @@ fn host_address(number: u32) -> String {
 /// Nanoseconds for the first packet of a flow, from the container's send to its arrival: the kernel does all of it in
 /// the sender's call.
 fn cost(base: u16) -> f64 {
-    inside("a", move || {
+    inside(namespace("a"), move || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         let started = Instant::now();
         for port in 0..FLOWS {
@@ -415,76 +410,6 @@ fn large() {
 
 // --- what gets through ---
 
-/// Each end keeps a core of its own: whether the scheduler puts both on one would else be most of what is seen.
-fn on_core(core: usize) {
-    let mut set = nix::sched::CpuSet::new();
-    set.set(core).unwrap();
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).unwrap();
-}
-
-fn serve(namespace: &str) {
-    let last = std::thread::available_parallelism().unwrap().get() - 1;
-    inside(namespace, move || {
-        for (port, echo) in [(7, true), (9, false)] {
-            let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
-            std::thread::spawn(move || {
-                for stream in listener.incoming() {
-                    let mut stream = stream.unwrap();
-                    stream.set_nodelay(true).unwrap();
-                    std::thread::spawn(move || {
-                        on_core(last);
-                        let mut buffer = vec![0; 128 << 10];
-                        while let Ok(len @ 1..) = stream.read(&mut buffer) {
-                            if echo && stream.write_all(&buffer[..len]).is_err() {
-                                return;
-                            }
-                        }
-                    });
-                }
-            });
-        }
-    });
-}
-
-/// What one kind of link gets through, by turn: gigabits a second, and exchanges of one byte a second.
-struct Pair {
-    what: &'static str,
-    sink: TcpStream,
-    echo: TcpStream,
-    turns: [Vec<f64>; 2],
-}
-
-impl Pair {
-    fn new(what: &'static str, from: &str, to: &'static str) -> Self {
-        let [sink, echo] = [9, 7].map(|port| inside(from, move || TcpStream::connect((to, port)).unwrap()));
-        echo.set_nodelay(true).unwrap();
-        Self { what, sink, echo, turns: [Vec::new(), Vec::new()] }
-    }
-
-    fn turn(&mut self, data: &[u8]) {
-        let (started, mut sent) = (Instant::now(), 0);
-        while started.elapsed() < SPELL {
-            sent += self.sink.write(data).unwrap();
-        }
-        self.turns[0].push(sent as f64 * 8.0 / started.elapsed().as_secs_f64() / 1e9);
-        let (started, mut count) = (Instant::now(), 0_u32);
-        while started.elapsed() < SPELL {
-            self.echo.write_all(b"x").unwrap();
-            self.echo.read_exact(&mut [0; 1]).unwrap();
-            count += 1;
-        }
-        self.turns[1].push(f64::from(count) / started.elapsed().as_secs_f64());
-    }
-
-    /// The best and the median of each.
-    fn figures(&self) -> [(f64, f64); 2] {
-        self.turns.clone().map(|mut all| {
-            all.sort_by(f64::total_cmp);
-            (all[all.len() - 1], all[all.len() / 2])
-        })
-    }
-}
-
 fn throughput() {
     filtered();
     // Routed veth pairs without any rule, and Docker's kind of network: one bridge.
@@ -497,7 +422,6 @@ fn throughput() {
         run(&format!("nsenter --net=/run/netns/{name} ip link set eth0 up"));
         run(&format!("nsenter --net=/run/netns/{name} ip addr add {address}/24 dev eth0"));
     }
-    ["b", "d", "f"].into_iter().for_each(serve);
     let mut host = Host::start();
     host.open_profile();
     host.endpoint("here", "calia", "10.65.0.1", &json!({}));
@@ -507,34 +431,17 @@ fn throughput() {
         .iter()
         .for_each(|(iface, address)| host.open(iface, address));
     host.runtime.block_on(host.door.ensure()).unwrap();
-    let mut pairs = [
-        Pair::new("this filter", "a", "10.65.0.2"),
-        Pair::new("bare routed veth", "c", "10.67.0.2"),
-        Pair::new("bridge", "e", "10.68.0.2"),
+    let link = |what: &str, from: &str, to: &str, address: &str| Link {
+        what: what.to_owned(),
+        from: namespace(from),
+        to: namespace(to),
+        address: address.parse().unwrap(),
+    };
+    let links = [
+        link("this filter", "a", "b", "10.65.0.2"),
+        link("bare routed veth", "c", "d", "10.67.0.2"),
+        link("bridge", "e", "f", "10.68.0.2"),
     ];
-    on_core(0);
-    let data = vec![0; 128 << 10];
-    for turn in 0..TURNS {
-        let begin = turn % pairs.len();
-        let (later, first) = pairs.split_at_mut(begin);
-        first.iter_mut().chain(later).for_each(|pair| pair.turn(&data));
-    }
-    println!(
-        "| two containers of one host, best and median of {TURNS} | Gbit/s | ours to it | exchanges/s | ours to it |\n|---|---|---|---|---|"
-    );
-    let ours = pairs[0].figures();
-    for pair in &pairs {
-        let cells: Vec<String> = pair
-            .figures()
-            .iter()
-            .zip(ours)
-            .zip([1, 0])
-            .map(|(((best, median), ours), digits)| {
-                let (a, b) = (ours.0 / best, ours.1 / median);
-                format!("{best:.digits$}, {median:.digits$} | {a:.2}, {b:.2}")
-            })
-            .collect();
-        println!("| {} | {} |", pair.what, cells.join(" | "));
-    }
+    traffic::compare("two containers of one host", &links, TRAFFIC_ROUNDS);
     host.end();
 }

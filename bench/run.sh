@@ -2,21 +2,24 @@
 # Measures the plugin against its peers in one run, on a private engine, and prints a table. What other programs do to the machine
 # meanwhile hits all kinds alike: their turns alternate, so read the ratios, not the milliseconds.
 #
-#   run.sh [ROUNDS]      default 30 rounds of single starts, 5 rounds of 20 at once, and 15 turns of traffic
+#   run.sh [ROUNDS]      default 30 rounds of single starts, 5 rounds of 20 at once, and 300 turns of traffic
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"
 top=$(cd "$(dirname "$0")/.." && pwd)
 rounds=${1:-30}
 at_once=20
 bursts=5
-turns=15
+turns=300
 plugin=calico:latest
 image=calico-bench:busybox
 kinds=(none bridge calico)
 
 [ "$(id -u)" = 0 ] || { echo "bench: only root can make namespaces and install plugins" >&2; exit 1; }
 [ -x "$top/plugin/rootfs/calico-libnetwork" ] || { echo "bench: no plugin here; run 'make plugin'" >&2; exit 1; }
-"$top/tools/setup.sh" run bench
+"$top/tools/setup.sh" run
+cd "$top"
+streams=$(readlink -f "$(cargo bench --locked --bench streams --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')")
+[ -x "$streams" ] || { echo "bench: cargo bench --bench streams --no-run does not build" >&2; exit 1; }
 work=$(mktemp -d)
 chmod 755 "$work"
 mkdir -m 755 "$work/host"
@@ -35,6 +38,8 @@ until [ -e "$work/host/pid" ]; do sleep 0.05; done
 on_host() { "$top/tools/host.sh" in "$work/host" "$@"; }
 
 now() { echo "${EPOCHREALTIME/./}"; } # microseconds
+
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
 
 # median FILE: of one number a line, microseconds in, milliseconds out.
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { if (NR) printf "%.1f", (v[int((NR + 1) / 2)] + v[int((NR + 2) / 2)]) / 2000 }'; }
@@ -115,24 +120,17 @@ done
 
 # --- throughput and round trips between two containers of one kind ---
 
-in_network() {
-    local end=$1 kind=$2
-    shift 2
-    on_host nsenter --target "$(docker inspect -f '{{.State.Pid}}' "$kind-$end")" --net "$@"
-}
-. "$top/bench/traffic.sh"
-declare -A target
-for kind in bridge calico; do
+links=()
+for kind in calico bridge; do
+    links+=("$kind")
     for end in from to; do
         create "$kind" "$kind-$end"
         docker start "$kind-$end" >/dev/null
+        links+=("/proc/$(docker inspect -f '{{.State.Pid}}' "$kind-$end")/ns/net")
     done
-    target[$kind]=$(docker inspect -f "{{(index .NetworkSettings.Networks \"bench-$kind\").IPAddress}}" "$kind-to")
-    listen "$kind" "${target[$kind]}"
+    links+=("$(docker inspect -f "{{(index .NetworkSettings.Networks \"bench-$kind\").IPAddress}}" "$kind-to")")
 done
-for ((number = 0; number < turns; number++)); do
-    for kind in bridge calico; do turn "$kind" "${target[$kind]}"; done
-done
+on_host "$streams" "$turns" "${links[@]}" >"$work/traffic"
 bridged=$(on_host cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null || echo 0)
 
 # --- the tables ---
@@ -152,9 +150,7 @@ row "one at a time ($rounds)" one
 row "$at_once at once, each ($((at_once * bursts)))" many
 row "$at_once at once, all ($bursts)" all
 echo
-echo "| two containers of one host, best of $turns | TCP throughput | to bridge | round trip | to bridge |"
-echo "|---|---|---|---|---|"
-for kind in bridge calico; do traffic_row "$kind" bridge; done
+cat "$work/traffic"
 echo
 echo "Frames of a bridge are shown to iptables (bridge-nf-call-iptables): $bridged"
 echo

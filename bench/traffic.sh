@@ -1,4 +1,4 @@
-# Sourced by the benchmarks: TCP throughput and round trips between two network namespaces, measured by qperf in turns.
+# Sourced by bench/lab.sh: TCP throughput and round trips between two network namespaces of several hosts, measured by qperf in turns.
 #
 # Each end keeps a core of its own: whether the scheduler puts both on one would else be most of what is seen. Of all turns the best
 # counts: other programs and other guests of the machine only ever make a turn worse.
