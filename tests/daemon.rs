@@ -249,8 +249,9 @@ fn felix(known: &[&Container]) {
         let names = names.join(", ");
         let _ = writeln!(
             script,
-            "chain filter-cali-FORWARD {{\ntype filter hook forward priority 0; policy accept;
-            iifname \"cali*\" iifname != {{ {names} }} drop\noifname \"cali*\" oifname != {{ {names} }} drop\n}}\n}}"
+            "chain filter-cali-FORWARD {{
+            iifname \"cali*\" iifname != {{ {names} }} drop\noifname \"cali*\" oifname != {{ {names} }} drop\n}}
+            chain filter-FORWARD {{\ntype filter hook forward priority 0; policy accept;\njump filter-cali-FORWARD\n}}\n}}"
         );
     }
     std::fs::write("/run/felix.nft", script).unwrap();
@@ -330,29 +331,30 @@ fn felix_comes_programs_a_new_container_and_goes() {
         assert!(said("this plugin stands back: Felix filters here (nft table ip calico"));
         stream.more();
 
-        // A container starts: Join waits until Felix has seen to it.
+        // A container starts: Join waits until Felix has seen to it. Its routes are there before, as Felix makes them only
+        // when its interface has a carrier.
         let three = daemon.create(3);
-        let (iface, ip) = (three.iface.clone(), three.ip.clone());
-        let route = std::thread::spawn(move || {
-            eventually("the pair is made", || try_run(&format!("ip link show {iface}")).0);
-            assert!(!run("ip route").contains(&iface), "its route is Felix's");
-            assert!(!said("Join done network=111111111111 endpoint=333333333333"), "it waits");
-            run(&format!("ip route add {ip}/32 dev {iface} proto 3 scope link metric 1024"));
+        let routed = |how: &str| run("ip route").contains(&format!("{} dev {} {how}", three.ip, three.iface));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                eventually("the pair is made and routed", || routed("proto 80"));
+                std::thread::sleep(Duration::from_millis(300));
+                assert!(!said("Join done network=111111111111 endpoint=333333333333"), "it waits");
+                felix(&[&one, &two, &three]);
+            });
+            three.join();
         });
-        three.join();
-        route.join().unwrap();
+        assert!(!said("has not programmed"));
         // iproute2 leaves the protocol of Felix's routes, boot, out.
-        let by = |how: &str| {
-            run("ip route").contains(&format!("{} dev {} {how} metric 1024", three.ip, three.iface))
-        };
-        assert!(by("scope link"));
-        felix(&[&one, &two, &three]);
+        run(&format!("ip route replace {}/32 dev {} proto 3 scope link metric 1024", three.ip, three.iface));
+        stream.more();
+        assert!(routed("scope link"), "Felix's route stays");
         stream.more();
 
         // Felix's rules vanish: ours are back, and what Felix routed is ours.
         run("nft delete table ip calico; nft delete table ip6 calico");
         eventually("the plugin takes over", ours_filters);
-        eventually("its routes are ours", || by("proto 80"));
+        eventually("its routes are ours", || routed("proto 80"));
         three.run("c3");
         assert!(run("nft list map inet calico-docker to-wl").contains("cali33333333333"));
         stream.more();
@@ -858,7 +860,7 @@ fn cleanup_leaves_routes_between_nodes_to_felix() {
             [routes.contains("10.7.0.0/26"), routes.contains("10.7.1.0/26"), device]
         };
         run(
-            "nft 'table ip calico { chain filter-cali-FORWARD { type filter hook forward priority 0; policy accept; }; }'",
+            "nft 'table ip calico { chain filter-cali-FORWARD { }; chain filter-FORWARD { type filter hook forward priority 0; jump filter-cali-FORWARD; }; }'",
         );
         let told = tool(&["cleanup"], "");
         let sentence = "nft table ip calico: Felix of calico/node programs this host; routes between nodes are its own and stay";

@@ -1233,14 +1233,14 @@ fn felix(tables: [&str; 2], endpoints: &[&str]) {
     for family in tables {
         let table = format!(
             "table {family} calico {{ {chains}
-                chain filter-cali-FORWARD {{ type filter hook forward priority 0; policy accept;
+                chain filter-cali-FORWARD {{
                     iifname \"cali*\" iifname != {{ {known} }} drop; oifname \"cali*\" oifname != {{ {known} }} drop; }}
+                chain filter-FORWARD {{ type filter hook forward priority 0; policy accept; jump filter-cali-FORWARD; }}
             }}"
         );
-        let file = std::env::temp_dir().join(format!("felix-{}-{family}.nft", std::process::id()));
-        std::fs::write(&file, table.replace(';', "\n")).unwrap();
-        let loaded = try_run(&format!("nft -f {}", file.display()));
-        std::fs::remove_file(&file).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), table.replace(';', "\n")).unwrap();
+        let loaded = try_run(&format!("nft -f {}", file.path().display()));
         assert!(loaded.0, "{}", loaded.1);
     }
 }

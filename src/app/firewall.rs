@@ -16,6 +16,14 @@ impl Firewall for Dataplane {
         async move { self.add_endpoint(iface, addresses).await.map_err(|error| error.to_string()) }.boxed()
     }
 
+    fn await_policy<'a>(
+        &'a self,
+        iface: &'a IfaceName,
+        addresses: &'a [IpAddr],
+    ) -> BoxFuture<'a, Result<bool, String>> {
+        async move { self.await_policy(iface, addresses).await.map_err(|error| error.to_string()) }.boxed()
+    }
+
     fn set_siblings<'a>(
         &'a self,
         iface: &'a IfaceName,

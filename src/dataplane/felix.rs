@@ -4,14 +4,26 @@ use super::{DataplaneError, Options, guard, legacy};
 use crate::model::IfaceName;
 use crate::nft::{Chain, Expr, Family, NftError, Rule, Socket, TableId, Verdict};
 use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
-/// The chain through which Felix sees forwarded packets; in its own tables with the name of its layer before it
-/// (`felix/nftables/table_layer.go`).
+/// Where iptables sees forwarded packets, and the chain to which Felix has it lead.
+const IN_IPTABLES: [&str; 2] = ["FORWARD", FORWARD];
 const FORWARD: &str = "cali-FORWARD";
-const FORWARD_IN_OWN_TABLE: &str = "filter-cali-FORWARD";
+/// The same in Felix's own tables, with the name of its layer before it (`felix/nftables/table.go`, `baseChains`, and
+/// `table_layer.go`).
+const IN_OWN_TABLE: [&str; 2] = ["filter-FORWARD", "filter-cali-FORWARD"];
 /// One chain for each endpoint and direction (`felix/rules/rule_defs.go`): to and from the workload.
 const TO: &str = "cali-tw-";
 const FROM: &str = "cali-fw-";
+
+/// How long Felix has for a new endpoint. It reads the WorkloadEndpoint from the datastore and programs within some 100 ms.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often is looked meanwhile without a change: the old iptables announces none.
+const LOOK: Duration = Duration::from_millis(200);
+
+const OWN_TABLE: &str = "calico";
 
 /// Felix's work on this host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,26 +63,67 @@ pub(super) fn tables() -> [TableId; 4] {
 
 /// `felix/nftables/table.go`: one table a family, for all hooks.
 fn own_tables() -> [TableId; 2] {
-    [TableId::new(Family::Ip, "calico"), TableId::new(Family::Ip6, "calico")]
+    [Family::Ip, Family::Ip6].map(|family| TableId::new(family, OWN_TABLE))
 }
 
-/// Whether iptables asks Felix about forwarded packets: the chain may be left without a rule that leads to it.
-pub(super) async fn filters_in(
-    socket: &mut Socket,
-    table: &TableId,
-    chains: &[Chain],
-) -> Result<bool, NftError> {
-    let has = |name: &str| chains.iter().any(|chain| chain.name == name);
-    if !has(FORWARD) || !has("FORWARD") {
+/// Whether one of iptables' tables, or of Felix's own, asks Felix about forwarded packets: its chain may be left without a
+/// rule that leads to it.
+async fn filters_in(socket: &mut Socket, table: &TableId, chains: &[Chain]) -> Result<bool, NftError> {
+    let [base, felix] = if own_tables().contains(table) { IN_OWN_TABLE } else { IN_IPTABLES };
+    let hooked = chains.iter().any(|chain| chain.name == base && chain.base.is_some());
+    if !hooked || !chains.iter().any(|chain| chain.name == felix) {
         return Ok(false);
     }
-    let rules = socket.rules(table, Some("FORWARD")).await?;
     let leads = |rule: &Rule| {
         rule.exprs
             .iter()
-            .any(|expr| matches!(expr, Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) if to == FORWARD))
+            .any(|expr| matches!(expr, Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) if to == felix))
     };
-    Ok(rules.iter().any(leads))
+    Ok(socket.rules(table, Some(base)).await?.iter().any(leads))
+}
+
+/// Where Felix filters forwarded packets of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filters {
+    /// In FORWARD of iptables-nft.
+    Iptables,
+    /// In a table of its own, with a hook of its own.
+    OwnTable,
+    /// In neither.
+    Nowhere,
+}
+
+/// Where Felix filters what FORWARD of this table sees as well.
+pub(super) async fn filters_beside(socket: &mut Socket, forward: &TableId) -> Result<Filters, NftError> {
+    let own = TableId::new(forward.family, OWN_TABLE);
+    for (table, found) in [(forward, Filters::Iptables), (&own, Filters::OwnTable)] {
+        let chains = socket.chains(table).await?;
+        if filters_in(socket, table, &chains).await? {
+            return Ok(found);
+        }
+    }
+    Ok(Filters::Nowhere)
+}
+
+/// Waits until Felix has programmed an endpoint, and says whether it has. `changes` counts those of its tables.
+pub(super) async fn wait_for(
+    iface: &IfaceName,
+    ipv6: bool,
+    options: &Options,
+    mut changes: watch::Receiver<u64>,
+) -> Result<bool, DataplaneError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        changes.mark_unchanged();
+        if felix_programming(options).await?.knows(iface, ipv6) {
+            return Ok(true);
+        }
+        tokio::select! {
+            () = sleep_until(deadline) => return Ok(false),
+            Ok(()) = changes.changed() => {}
+            () = sleep(LOOK) => {}
+        }
+    }
 }
 
 /// Looks at all that Felix may have programmed.
@@ -86,7 +139,7 @@ pub async fn felix_programming(options: &Options) -> Result<FelixProgramming, Da
     for (family, table) in own_tables().into_iter().enumerate() {
         if present.contains(&table) {
             let chains = socket.chains(&table).await.map_err(failed)?;
-            if chains.iter().any(|chain| chain.name == FORWARD_IN_OWN_TABLE && chain.base.is_some()) {
+            if filters_in(&mut socket, &table, &chains).await.map_err(failed)? {
                 found.signs.push(format!("nft table {table}"));
             }
             found.note(family, chains.iter().map(|chain| chain.name.as_str()));

@@ -2,7 +2,8 @@
 //!
 //! An accept in our table ends our base chain only; where Docker (or ufw, or firewalld) has set the policy of FORWARD to
 //! DROP, our packets would end there. So two rules at the end of FORWARD accept what carries our mark. At the end,
-//! because Docker's own drops must come first; with the mark, because without our table nothing may pass.
+//! because Docker's own drops must come first; with the mark, because without our table nothing may pass. Beside a Felix
+//! that filters in a table of its own they do without the mark ([`super::standing`]).
 //!
 //! Before it comes there a packet has gone through all of Docker's rules, several for each of its bridges. What belongs
 //! to a connection that went through them once carries both marks ([`super::forward`]), and is spared that by two rules
@@ -45,14 +46,29 @@ fn wanted(chains: &[Chain], mode: ForwardAccept) -> bool {
     }
 }
 
+/// Which packets of endpoints the rules at the end let pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passing {
+    /// Those that our filter has marked.
+    Marked,
+    /// All: another chain decides about them, before or after this one.
+    Endpoints,
+}
+
 /// For packets that come from endpoints, and for those that go to them.
 fn for_endpoints() -> [Rule; 2] {
     [Rule::in_chain(FORWARD).iifname(CALI), Rule::in_chain(FORWARD).oifname(CALI)]
 }
 
 /// The rules at the end.
-fn last(marks: Marks) -> [Rule; 2] {
-    for_endpoints().map(|rule| labelled(rule.marked(marks.accept)).counter().accept())
+fn last(marks: Marks, passing: Passing) -> [Rule; 2] {
+    for_endpoints().map(|rule| {
+        let rule = match passing {
+            Passing::Marked => rule.marked(marks.accept),
+            Passing::Endpoints => rule,
+        };
+        labelled(rule).counter().accept()
+    })
 }
 
 /// The rules before Docker's.
@@ -78,13 +94,17 @@ fn ours(rule: &Rule, marks: Marks) -> bool {
     rule.exprs.iter().any(is_label) || early(marks).iter().any(|early| early.same_as(rule))
 }
 
-/// What puts the early rules in their place, given all rules of FORWARD.
-fn put_early(table: &TableId, present: &[Rule], marks: Marks) -> Batch {
-    let (early, last) = (early(marks), last(marks));
+/// What puts the early rules in their place, given all rules of FORWARD, and takes those at the end away that are of
+/// another kind. Where all of endpoints' packets pass anyway there are no early ones.
+fn put_early(table: &TableId, present: &[Rule], marks: Marks, passing: Passing) -> Batch {
+    let (early, last) = (early(marks), last(marks, passing));
     let at_end = |rule: &Rule| last.iter().any(|last| last.same_as(rule));
     let (there, others): (Vec<&Rule>, Vec<&Rule>) =
         present.iter().partition(|rule| ours(rule, marks) && !at_end(rule));
-    let next = next_to_early(&others).and_then(|rule| rule.handle);
+    let next = match passing {
+        Passing::Marked => next_to_early(&others).and_then(|rule| rule.handle),
+        Passing::Endpoints => None,
+    };
     let (before, _) =
         present.split_at(present.iter().position(|rule| rule.handle == next).unwrap_or_default());
     let nearest = before.rchunks(early.len()).next().unwrap_or_default();
@@ -125,18 +145,18 @@ fn leads_to(expr: &Expr, chains: &[&str]) -> bool {
 pub(super) async fn ensure(
     socket: &mut Socket,
     table: &TableId,
-    (mode, marks): (ForwardAccept, Marks),
+    (mode, marks, passing): (ForwardAccept, Marks, Passing),
 ) -> Result<bool, NftError> {
     if !wanted(&socket.chains(table).await?, mode) {
         return Ok(false);
     }
     let present = socket.rules(table, Some(FORWARD)).await?;
     let mut batch = Batch::new(table.clone());
-    let missing = last(marks).into_iter().filter(|rule| !present.iter().any(|p| p.same_as(rule)));
+    let missing = last(marks, passing).into_iter().filter(|rule| !present.iter().any(|p| p.same_as(rule)));
     missing.for_each(|rule| batch.push(Op::AddRule(rule)));
     socket.commit(&batch).await?;
     // By itself: without it packets pass as well.
-    socket.commit(&put_early(table, &present, marks)).await?;
+    socket.commit(&put_early(table, &present, marks, passing)).await?;
     Ok(!batch.ops.is_empty())
 }
 
@@ -167,8 +187,9 @@ impl Worker {
                 }
             }
             let tools = self.options.legacy.clone();
-            for family in legacy::families(&tools, self.options.timing.deadline) {
-                match self.guard_legacy(&family).await {
+            for (table, family) in tables().iter().zip(legacy::families(&tools, self.options.timing.deadline))
+            {
+                match self.guard_legacy(table, &family).await {
                     Ok(true) => log::info!("FORWARD of the old iptables: our packets are let pass"),
                     Ok(false) => {}
                     Err(error) => warnings.push(error),
@@ -214,10 +235,11 @@ mod tests {
         let [first, second] = early(MARKS);
         let (user, docker) = (rule(USER), rule("DOCKER-FORWARD"));
         // Deleted are those with these positions, and inserted both before the rule at the other one.
-        let place = |rules: &[&Rule]| {
+        let place_with = |passing: Passing, rules: &[&Rule]| {
             let numbered =
                 (1..).zip(rules).map(|(handle, rule)| Rule { handle: Some(handle), ..(*rule).clone() });
-            let batch = put_early(&TableId::new(Family::Ip, "filter"), &numbered.collect::<Vec<_>>(), MARKS);
+            let batch =
+                put_early(&TableId::new(Family::Ip, "filter"), &numbered.collect::<Vec<_>>(), MARKS, passing);
             let of = |op: &Op| match op {
                 Op::DeleteRule { handle, .. } => (Some(*handle), None),
                 Op::InsertRule { before, .. } => (None, Some(*before)),
@@ -226,6 +248,7 @@ mod tests {
             let (gone, before): (Vec<_>, Vec<_>) = batch.ops.iter().map(of).unzip();
             (gone.into_iter().flatten().collect::<Vec<_>>(), before.into_iter().flatten().collect::<Vec<_>>())
         };
+        let place = |rules: &[&Rule]| place_with(Passing::Marked, rules);
         assert_eq!(place(&[&user, &docker]), (vec![], vec![2, 2]));
         assert_eq!(place(&[&docker]), (vec![], vec![1, 1]));
         assert_eq!(place(&[&user, &first, &second, &docker]), (vec![], vec![]));
@@ -242,8 +265,14 @@ mod tests {
         assert_eq!(place(&[&docker, &user]), (vec![], vec![]));
         // What another version left goes; the rules at the end are no business of this.
         let other = labelled(Rule::in_chain(FORWARD).iifname(CALI)).accept();
-        let [last, _] = last(MARKS);
+        let [[last, _], [any, _]] =
+            [Passing::Marked, Passing::Endpoints].map(|passing| super::last(MARKS, passing));
         assert_eq!(place(&[&user, &other, &docker, &last]), (vec![2], vec![3, 3]));
         assert_eq!(place(&[&user, &first, &second, &docker, &other, &last]), (vec![2, 3, 5], vec![4, 4]));
+        // Beside a Felix with tables of its own: no early ones, and at the end those without a mark.
+        let beside = |rules: &[&Rule]| place_with(Passing::Endpoints, rules);
+        assert_eq!(beside(&[&user, &first, &second, &docker, &last, &any]), (vec![2, 3, 5], vec![]));
+        assert_eq!(beside(&[&user, &docker, &any]), (vec![], vec![]));
+        assert_eq!(place(&[&user, &docker, &any, &last]), (vec![3], vec![2, 2]));
     }
 }

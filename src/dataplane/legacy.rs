@@ -1,7 +1,7 @@
 //! The FORWARD chains of the old iptables, by its own tools: the kernel's interface to it is theirs alone. Nothing is
 //! run unless the kernel says that the old iptables has a filter table, because running it would make one.
 
-use super::guard::COMMENT;
+use super::guard::{COMMENT, Passing};
 use super::{ForwardAccept, LegacyTools};
 use std::io;
 use std::path::Path;
@@ -29,8 +29,14 @@ pub(super) fn families(tools: &LegacyTools, deadline: Duration) -> [Legacy<'_>; 
 }
 
 impl Legacy<'_> {
-    /// Appends what is missing. Says whether anything was; an error is a sentence for a person.
-    pub(super) async fn ensure(&self, mode: ForwardAccept, accept: u32) -> Result<bool, String> {
+    /// Appends what is missing, then removes our rules of the other kind. Says whether anything was appended; an error
+    /// is a sentence for a person.
+    pub(super) async fn ensure(
+        &self,
+        mode: ForwardAccept,
+        accept: u32,
+        passing: Passing,
+    ) -> Result<bool, String> {
         if mode == ForwardAccept::Never || !self.in_use().await? {
             return Ok(false);
         }
@@ -42,28 +48,43 @@ impl Legacy<'_> {
             return Ok(false);
         }
         let mut appended = false;
-        for rule in ours(accept) {
+        for rule in ours(accept, passing) {
             if !self.has(&rule).await? {
                 self.run("-A", &rule).await?;
                 appended = true;
             }
+        }
+        let other = match passing {
+            Passing::Marked => Passing::Endpoints,
+            Passing::Endpoints => Passing::Marked,
+        };
+        let stale = ours(accept, other);
+        // Few hosts ever have them, and asking for each is a process more.
+        if forward.lines().any(|line| is_ours(line) && line.contains("--mark") == (other == Passing::Marked))
+        {
+            self.delete(&stale).await?;
         }
         Ok(appended)
     }
 
     /// Removes our rules.
     pub(super) async fn remove(&self, accept: u32) -> Result<(), String> {
-        /// More than once only if somebody restored a saved ruleset on top of ours.
-        const COPIES: u32 = 16;
         if !self.in_use().await? || !self.tool.exists() {
             return Ok(());
         }
-        for rule in ours(accept) {
+        self.delete(&ours(accept, Passing::Marked)).await?;
+        self.delete(&ours(accept, Passing::Endpoints)).await
+    }
+
+    async fn delete(&self, rules: &[Vec<String>]) -> Result<(), String> {
+        /// More than once only if somebody restored a saved ruleset on top of ours.
+        const COPIES: u32 = 16;
+        for rule in rules {
             for _ in 0..COPIES {
-                if !self.has(&rule).await? {
+                if !self.has(rule).await? {
                     break;
                 }
-                self.run("-D", &rule).await?;
+                self.run("-D", rule).await?;
             }
         }
         Ok(())
@@ -132,25 +153,19 @@ impl Legacy<'_> {
     }
 }
 
-fn ours(accept: u32) -> [Vec<String>; 2] {
+/// Whether a line of `iptables -S` is a rule of ours.
+fn is_ours(line: &str) -> bool {
+    line.split_whitespace().any(|word| word == COMMENT)
+}
+
+fn ours(accept: u32, passing: Passing) -> [Vec<String>; 2] {
+    let mark = format!("{accept:#x}/{accept:#x}");
+    let mark: &[&str] = match passing {
+        Passing::Marked => &["-m", "mark", "--mark", &mark],
+        Passing::Endpoints => &[],
+    };
     ["-i", "-o"].map(|direction| {
-        let mark = format!("{accept:#x}/{accept:#x}");
-        [
-            "FORWARD",
-            direction,
-            "cali+",
-            "-m",
-            "mark",
-            "--mark",
-            &mark,
-            "-m",
-            "comment",
-            "--comment",
-            COMMENT,
-            "-j",
-            "ACCEPT",
-        ]
-        .map(str::to_owned)
-        .to_vec()
+        let comment = ["-m", "comment", "--comment", COMMENT, "-j", "ACCEPT"];
+        [&["FORWARD", direction, "cali+"], mark, &comment].concat().into_iter().map(str::to_owned).collect()
     })
 }

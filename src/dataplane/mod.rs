@@ -52,6 +52,7 @@ use crate::model::{Cidr, IfaceName};
 use crate::policy::Changes;
 use desired::Verb;
 use std::net::IpAddr;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Verbs waiting for the worker. Each caller waits for its answer, so this bounds callers, and callers are bounded by
@@ -76,6 +77,7 @@ pub struct Dataplane {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Status>,
     felix: watch::Receiver<u64>,
+    options: Arc<Options>,
 }
 
 #[derive(Debug)]
@@ -92,8 +94,9 @@ impl Dataplane {
     pub fn new(options: Options) -> (Self, Worker) {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let (changes, felix) = watch::channel(0);
+        let shared = Arc::new(options.clone());
         let (worker, status) = Worker::new(options, inbox, changes);
-        (Self { requests, status, felix }, worker)
+        (Self { requests, status, felix, options: shared }, worker)
     }
 
     /// How the last work on the kernel went; a [`watch`] that changes when it does.
@@ -224,6 +227,23 @@ impl Dataplane {
     #[must_use]
     pub fn felix_changes(&self) -> watch::Receiver<u64> {
         self.felix.clone()
+    }
+
+    /// Waits until the policy of an open endpoint is in force, where Felix has to see to that; with our own filter it is
+    /// since [`Dataplane::add_endpoint`]. Says whether it is. Felix drops what belongs to endpoints that it does not know.
+    ///
+    /// # Errors
+    /// The kernel's ruleset cannot be read.
+    pub async fn await_policy(
+        &self,
+        iface: &IfaceName,
+        addresses: &[IpAddr],
+    ) -> Result<bool, DataplaneError> {
+        if !self.status.borrow().stands_back {
+            return Ok(true);
+        }
+        let ipv6 = addresses.iter().any(IpAddr::is_ipv6);
+        felix::wait_for(iface, ipv6, &self.options, self.felix.clone()).await
     }
 
     /// Takes our filter and our masquerade out of the way of packets, without losing one: Felix filters them. Published

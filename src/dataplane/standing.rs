@@ -8,6 +8,8 @@
 //! In between a packet that is under way still finds what its rules lead to; see [`super::delta::repair`].
 
 use super::desired::{Part, Verb};
+use super::felix::Filters;
+use super::guard::Passing;
 use super::worker::Worker;
 use super::{DataplaneError, beside, felix, guard, legacy, render};
 use crate::nft::{NftError, Table, TableId};
@@ -16,7 +18,7 @@ use std::collections::BTreeSet;
 impl Worker {
     /// Leaves the packets to Felix. What only we do stays: published ports, and the host's localhost closed.
     pub(super) async fn stand_back(&mut self) -> Result<(), DataplaneError> {
-        let was = std::mem::replace(&mut self.standing, true);
+        let was = self.stand(true);
         if was || !self.active {
             return Ok(());
         }
@@ -29,9 +31,15 @@ impl Worker {
         outcome
     }
 
+    /// Says how it was before.
+    fn stand(&mut self, back: bool) -> bool {
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.stands_back, back) != back);
+        std::mem::replace(&mut self.standing, back)
+    }
+
     /// Puts everything in force that was recorded meanwhile.
     pub(super) async fn take_over(&mut self) -> Result<(), DataplaneError> {
-        let was = std::mem::replace(&mut self.standing, false);
+        let was = self.stand(false);
         if !was || !self.active {
             return Ok(());
         }
@@ -64,33 +72,47 @@ impl Worker {
         outcome
     }
 
-    /// Whether FORWARD is Felix's affair in one of iptables' tables. Felix with its own tables leaves FORWARD alone,
-    /// and its mark there is the same as ours: then our rules are what lets its packets pass.
-    pub(super) async fn felix_forwards(&mut self, table: &TableId) -> Result<bool, NftError> {
+    /// Whose packets FORWARD shall let pass beside a Felix that may filter in this table or in its own; `None` where that
+    /// is its own affair. A Felix with tables of its own leaves FORWARD alone, and whether packets come there before they
+    /// come to Felix depends on which of the two chains was made first: their priority is the same. So those of endpoints
+    /// pass without a mark, and Felix's chain decides about them.
+    async fn passing(&mut self, table: &TableId) -> Result<Option<Passing>, NftError> {
         if !self.standing {
-            return Ok(false);
+            return Ok(Some(Passing::Marked));
         }
-        let socket = self.socket()?;
-        let chains = socket.chains(table).await?;
-        felix::filters_in(socket, table, &chains).await
+        Ok(match felix::filters_beside(self.socket()?, table).await? {
+            Filters::Iptables => None,
+            Filters::OwnTable => Some(Passing::Endpoints),
+            Filters::Nowhere => Some(Passing::Marked),
+        })
     }
 
     /// Looks at one family of the old iptables' FORWARD. Says whether our rules were added.
-    pub(super) async fn guard_legacy(&self, family: &legacy::Legacy<'_>) -> Result<bool, String> {
-        let accept = self.options.marks.accept;
-        if self.standing && family.in_use().await? && family.listing().await?.lines().any(felix::is_jump) {
-            family.remove(accept).await?;
+    pub(super) async fn guard_legacy(
+        &mut self,
+        table: &TableId,
+        family: &legacy::Legacy<'_>,
+    ) -> Result<bool, String> {
+        if !family.in_use().await? {
             return Ok(false);
         }
-        family.ensure(self.options.forward_accept, accept).await
+        let outcome = self.passing(table).await;
+        let passing = self.checked(outcome).map_err(|error| error.to_string())?;
+        let felix = self.standing && family.listing().await?.lines().any(felix::is_jump);
+        let (mode, marks) = (self.options.forward_accept, self.options.marks);
+        // What Felix in iptables-nft accepts must pass here as well; its mark is the same as ours.
+        match felix {
+            true => family.remove(marks.accept).await.map(|()| false),
+            false => family.ensure(mode, marks.accept, passing.unwrap_or(Passing::Marked)).await,
+        }
     }
 
     /// Looks at the FORWARD chain of one table. Says whether our rules were added.
     pub(super) async fn guard_table(&mut self, table: &TableId) -> Result<bool, NftError> {
         let (mode, marks) = (self.options.forward_accept, self.options.marks);
-        let outcome = match self.felix_forwards(table).await {
-            Ok(true) => guard::remove(self.socket()?, table, marks).await.map(|()| false),
-            Ok(false) => guard::ensure(self.socket()?, table, (mode, marks)).await,
+        let outcome = match self.passing(table).await {
+            Ok(Some(passing)) => guard::ensure(self.socket()?, table, (mode, marks, passing)).await,
+            Ok(None) => guard::remove(self.socket()?, table, marks).await.map(|()| false),
             Err(error) => Err(error),
         };
         self.checked(outcome)

@@ -35,6 +35,8 @@ pub struct Status {
     pub refusals: u64,
     /// Endpoints that are open.
     pub endpoints: usize,
+    /// Whether Felix filters, and this filter does not.
+    pub stands_back: bool,
     /// Members of sets that are yet to come or to go in a change that is made a piece at a time.
     pub filling: usize,
 }
@@ -355,7 +357,9 @@ impl Worker {
         let mut batch = Batch::new(render::table_id());
         batch.ops = vec![Op::AddTable, Op::DeleteTable];
         let removed = self.commit(&batch).await;
-        self.status.send_modify(|status| *status = Status { repairs: status.repairs, ..Status::default() });
+        self.status.send_modify(|status| {
+            *status = Status { repairs: status.repairs, stands_back: status.stands_back, ..Status::default() }
+        });
         removed.map_err(|source| DataplaneError::Kernel { attempt: "remove the packet filter", source })?;
         if failures.is_empty() { Ok(()) } else { Err(DataplaneError::Guard(failures.join("; "))) }
     }

@@ -38,6 +38,16 @@ pub trait Firewall: Send + Sync {
         addresses: &'a [IpAddr],
     ) -> BoxFuture<'a, Result<(), String>>;
 
+    /// Waits for a while until the policy of an open interface is in force, where another program than this filter sees to
+    /// that, and says whether it is.
+    fn await_policy<'a>(
+        &'a self,
+        _iface: &'a IfaceName,
+        _addresses: &'a [IpAddr],
+    ) -> BoxFuture<'a, Result<bool, String>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
     /// Lets an open interface send under exactly these addresses of its container's other endpoints as well, besides
     /// its own. Closing it forgets them.
     fn set_siblings<'a>(

@@ -45,8 +45,23 @@ impl Drivers {
             }
             return Err(error);
         }
+        if !again {
+            self.await_policy(&endpoint).await;
+        }
         let network = self.with_prefixes(network).await?;
         Ok(plan::join_answer(&network, &endpoint, sandbox.hop))
+    }
+
+    /// The container starts all the same: until its policy is in force, its packets are dropped.
+    async fn await_policy(&self, endpoint: &LocalEndpoint) {
+        match self.firewall.await_policy(&endpoint.iface, &endpoint.ips).await {
+            Ok(true) => {}
+            Ok(false) => log::warn!(
+                "Felix has not programmed {} yet: the container starts, and has no network before it does",
+                endpoint.iface
+            ),
+            Err(error) => log::warn!("whether Felix has programmed {} is not known: {error}", endpoint.iface),
+        }
     }
 
     /// Engines up to 28 send no Leave after a failed Join. What cannot be undone stays joined, so that DeleteEndpoint,

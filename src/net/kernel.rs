@@ -62,7 +62,7 @@ impl KernelHost {
         Ok(Self { worker, rtnl, sysctl, deletions, flushes, active, _slow: [deleter, flusher] })
     }
 
-    /// While the flag is false, Felix programs the host: endpoints get their pair, and Felix is waited for.
+    /// While the flag is false, Felix programs the host: only a new endpoint gets its routes, and keeps those of Felix.
     #[must_use]
     pub fn beside(mut self, active: watch::Receiver<bool>) -> Self {
         self.active = active;

@@ -217,11 +217,6 @@ pub(crate) fn lookup(ip: Ipv4Addr) -> Ask {
     question(to(Cidr::host(ip.into())), format!("look up the route to {ip}"))
 }
 
-/// The same for an address of either family.
-pub(crate) fn lookup_host(ip: IpAddr) -> Ask {
-    question(to(Cidr::host(ip)), format!("look up the route to {ip}"))
-}
-
 /// Asks the kernel where it would send a packet to a link-local address of one device.
 pub(crate) fn lookup_on(ip: Ipv6Addr, index: u32) -> Ask {
     let mut route = to(Cidr::host(ip.into()));

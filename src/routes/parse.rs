@@ -44,7 +44,9 @@ pub(super) fn pool(value: &[u8]) -> Result<Pool, String> {
     Ok(Pool {
         cidr: spec.cidr,
         encap,
-        tunnels: pool.is_enabled() && spec.allows_use("Tunnel") && spec.assigns_automatically(),
+        // Of those for manual assignment, too: a tunnel's address is asked for by its pool
+        // (`node/pkg/allocateip/allocateip.go`, `determineEnabledPoolCIDRs`).
+        tunnels: pool.is_enabled() && spec.allows_use("Tunnel"),
         node_selector: spec.node_selector.clone().unwrap_or_default(),
     })
 }
@@ -166,6 +168,18 @@ mod tests {
         // `printf docker-1 | sha1sum` begins with 96381779bb.
         assert_eq!(mac_of("docker-1", IpVersion::V4).to_string(), "66:96:38:17:79:bb");
         assert_ne!(mac_of("docker-1", IpVersion::V6), mac_of("docker-1", IpVersion::V4));
+    }
+
+    #[test]
+    fn tunnel_addresses_come_from_pools_that_allow_it() {
+        let tunnels = |fields: &str| {
+            let text = format!(
+                r#"{{"metadata": {{"name": "p"}}, "spec": {{"cidr": "10.0.0.0/16", "vxlanMode": "Always"{fields}}}}}"#
+            );
+            pool(text.as_bytes()).unwrap().tunnels
+        };
+        assert!(tunnels("") && tunnels(r#", "assignmentMode": "Manual""#));
+        assert!(!tunnels(r#", "disabled": true"#) && !tunnels(r#", "allowedUses": ["Workload"]"#));
     }
 
     #[test]

@@ -506,7 +506,7 @@ fn with_routes_off_bird_ends_the_nodes_blocks_and_routes_the_others() {
 fn felix(there: bool) {
     let table = match there {
         true => {
-            "table ip calico { chain filter-cali-FORWARD { type filter hook forward priority 0; policy accept; }; }"
+            "table ip calico { chain filter-cali-FORWARD { }; chain filter-FORWARD { type filter hook forward priority 0; jump filter-cali-FORWARD; }; }"
         }
         false => "delete table ip calico",
     };

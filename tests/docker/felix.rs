@@ -35,8 +35,13 @@ fn program(engine: &Engine, ifaces: &BTreeSet<String>) {
         for (iface, direction) in ifaces.iter().flat_map(|iface| [(iface, "tw"), (iface, "fw")]) {
             let _ = write!(script, "add chain {family} calico filter-cali-{direction}-{iface}; ");
         }
-        let chain = format!("{family} calico filter-cali-FORWARD");
-        let _ = write!(script, "add chain {chain} {{ type filter hook forward priority 0; }}; ");
+        let (chain, base) =
+            (format!("{family} calico filter-cali-FORWARD"), format!("{family} calico filter-FORWARD"));
+        let _ = write!(
+            script,
+            "add chain {chain}; add chain {base} {{ type filter hook forward priority 0; }}; "
+        );
+        let _ = write!(script, "add rule {base} jump filter-cali-FORWARD; ");
         let _ = write!(script, "add rule {chain} iifname \"cali*\" iifname != {{ {names} }} drop; ");
         let _ = write!(script, "add rule {chain} oifname \"cali*\" oifname != {{ {names} }} drop; ");
     }
@@ -47,22 +52,19 @@ fn plugin_filters(engine: &Engine) -> bool {
     engine.try_on_host(&["nft", "list", "chain", "inet", "calico-docker", "forward"]).status.success()
 }
 
-/// The interface and the address of the endpoint that is not known yet, once the plugin has made its veth pair.
-fn newcomer(engine: &Engine, known: &BTreeSet<String>) -> (String, String) {
+/// The interface of the endpoint that is not known yet, once the plugin has made it.
+fn newcomer(engine: &Engine, known: &BTreeSet<String>) -> String {
     let mut found = None;
     wait_for("the veth pair of a new container", Duration::from_secs(20), || {
         let all = does(engine, &["get", "wep", "-o", "json"], "");
         let all: serde_json::Value = serde_json::from_str(&all).unwrap();
-        let text = |item: &serde_json::Value, pointer: &str| {
-            item.pointer(pointer).unwrap().as_str().unwrap().to_owned()
-        };
         let endpoints = all["items"].as_array().unwrap().iter();
         found = endpoints
-            .map(|item| (text(item, "/spec/interfaceName"), text(item, "/spec/ipNetworks/0")))
-            .find(|(iface, _)| !known.contains(iface));
+            .map(|item| item["spec"]["interfaceName"].as_str().unwrap().to_owned())
+            .find(|iface| !known.contains(iface));
         found
             .as_ref()
-            .is_some_and(|(iface, _)| engine.try_on_host(&["ip", "link", "show", iface]).status.success())
+            .is_some_and(|iface| engine.try_on_host(&["ip", "link", "show", iface]).status.success())
     });
     found.unwrap()
 }
@@ -82,12 +84,11 @@ fn felix_takes_the_host_and_gives_it_back_and_containers_notice_nothing() {
         "the reason is not in the log"
     );
 
-    // A container starts as soon as Felix has given it a route, and not before.
+    // A container starts as soon as Felix has programmed it, and not before.
     let run = ["run", "--detach", "--stop-signal", "KILL", "--name", "three", "--network", "web", IMAGE];
     let mut starting = engine.docker_command(&run).spawn().unwrap();
-    let (newcomer, address) = newcomer(&engine, &known);
+    let newcomer = newcomer(&engine, &known);
     assert!(starting.try_wait().unwrap().is_none(), "it started without Felix");
-    engine.on_host(&["ip", "route", "add", &address, "dev", &newcomer, "proto", "3", "scope", "link"]);
     known.insert(newcomer);
     program(&engine, &known);
     assert!(starting.wait().unwrap().success());
