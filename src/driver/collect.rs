@@ -25,13 +25,19 @@ impl Drivers {
     /// WorkloadEndpoints of this node that the driver does not know: CreateEndpoint was told that the datastore failed,
     /// and it had not. No call of Docker's follows that would name them.
     pub async fn unknown_endpoints(&self) -> Result<Vec<EndpointId>, DriverError> {
+        let stored = self.stored_endpoints().await?;
+        Ok(stored.into_iter().filter(|id| self.endpoints.get(id).is_none()).collect())
+    }
+
+    /// The endpoints of this node in the datastore.
+    pub(super) async fn stored_endpoints(&self) -> Result<BTreeSet<EndpointId>, DriverError> {
         let prefix =
             key::namespaced::<WorkloadEndpointSpec>(ORCHESTRATOR, &endpoint_name_prefix(&self.options.node));
         let folder = key::namespaced::<WorkloadEndpointSpec>(ORCHESTRATOR, "");
         let stored = self.store.list(&prefix).await?.entries;
         let of_node = |name: &str| parse_endpoint_name(name).filter(|(node, _)| *node == self.options.node);
         let ids = stored.iter().filter_map(|entry| of_node(entry.key.strip_prefix(&folder)?));
-        Ok(ids.map(|(_, id)| id).filter(|id| self.endpoints.get(id).is_none()).collect())
+        Ok(ids.map(|(_, id)| id).collect())
     }
 
     /// Addresses that this plugin holds on this node and neither an endpoint nor a network uses; those that were handed

@@ -14,6 +14,7 @@ use crate::model::{
 };
 use crate::protocol::{CreateEndpoint, CreateEndpointAnswer, EndpointInterface, EndpointRef};
 use crate::store::{StoreError, Txn, typed};
+use bytes::Bytes;
 use std::net::IpAddr;
 
 impl Drivers {
@@ -58,7 +59,12 @@ impl Drivers {
     }
 
     /// Makes an address this endpoint's, if it is its to take.
-    async fn claim(&self, ip: IpAddr, id: &EndpointId, network: &NetworkRecord) -> Result<(), DriverError> {
+    pub(super) async fn claim(
+        &self,
+        ip: IpAddr,
+        id: &EndpointId,
+        network: &NetworkRecord,
+    ) -> Result<(), DriverError> {
         self.check_in_network(network, ip).await?;
         let _held = self.locks.hold(Key::Address(ip)).await;
         self.endpoints.claim(ip, id).map_err(|owner| {
@@ -86,10 +92,34 @@ impl Drivers {
         }
     }
 
-    async fn write_endpoint(&self, plan: &EndpointPlan, network: &NetworkRecord) -> Result<(), DriverError> {
+    /// Writes an endpoint's WorkloadEndpoint if there is none. Says whether there was none.
+    pub(super) async fn create_workload_endpoint(
+        &self,
+        plan: &EndpointPlan,
+        network: &NetworkRecord,
+    ) -> Result<bool, DriverError> {
+        let (key, value) = self.encode_endpoint(plan, network)?;
+        match self.store.commit(Txn::new().create(&key, value)).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The key and the document of an endpoint's WorkloadEndpoint.
+    fn encode_endpoint(
+        &self,
+        plan: &EndpointPlan,
+        network: &NetworkRecord,
+    ) -> Result<(String, Bytes), DriverError> {
         let resource = plan::endpoint(plan, network, &self.options.node, new_metadata(""));
         let key = key::namespaced::<WorkloadEndpointSpec>(ORCHESTRATOR, resource.name());
         let value = typed::encode(&key, &resource)?;
+        Ok((key, value))
+    }
+
+    async fn write_endpoint(&self, plan: &EndpointPlan, network: &NetworkRecord) -> Result<(), DriverError> {
+        let (key, value) = self.encode_endpoint(plan, network)?;
         match self.store.commit(Txn::new().create(&key, value.clone())).await {
             Ok(_) => {}
             // Ours from before, though not in the index: its first write was answered with an error and happened.
@@ -150,7 +180,7 @@ impl Drivers {
 }
 
 /// What the request makes of the endpoint. Pure.
-fn plan_endpoint(call: &CreateEndpoint, id: EndpointId) -> Result<EndpointPlan, DriverError> {
+pub(super) fn plan_endpoint(call: &CreateEndpoint, id: EndpointId) -> Result<EndpointPlan, DriverError> {
     let interface = &call.interface;
     let texts = [(IpVersion::V4, &interface.address), (IpVersion::V6, &interface.address_ipv6)];
     let mut ips = Vec::new();

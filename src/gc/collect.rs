@@ -154,9 +154,7 @@ impl Collector {
         let networks = adopt::networks(&listing.networks, &names, &known, ADDRESS_SPACE);
         let in_ours: BTreeSet<String> =
             networks.iter().map(|call| call.network_id.clone()).chain(known).collect();
-        // The Go plugin wrote no network: its endpoints are taken over like those that were lost.
-        let ours = |endpoint: LocalEndpoint| endpoint.network.map(|_| endpoint.id.to_string());
-        let known: BTreeSet<String> = self.drivers.local_endpoints().into_iter().filter_map(ours).collect();
+        let known = self.drivers.known_endpoints().await?;
         let endpoints = adopt::endpoints(&listing.containers, &in_ours, &known);
         let ids = networks
             .iter()

@@ -2,6 +2,7 @@
 
 use crate::engine::{Engine, plan, subnet};
 use crate::world::World;
+use calico_libnetwork::ipam::Expect;
 use calico_libnetwork::store::{Store as _, Txn};
 use serde_json::json;
 use std::time::Duration;
@@ -132,6 +133,41 @@ async fn an_endpoint_that_was_lost_is_taken_up_again_with_the_labels_of_its_atta
     let found = world.endpoints().await.remove(0);
     assert_eq!(found.spec.endpoint, endpoint.id);
     assert_eq!(found.metadata.labels.unwrap_or_default().get("role").map(String::as_str), Some("db"));
+}
+
+/// As `calicoctl delete node` does to a node that lives.
+#[tokio::test]
+async fn an_endpoint_that_somebody_deleted_from_the_datastore_is_written_again() {
+    const ENDPOINTS: &str = "/calico/resources/v3/projectcalico.org/workloadendpoints/";
+    let world = World::new().await;
+    let engine = Engine::new(&world);
+    let network = engine.create(&plan(&[subnet("10.9.0.0/24")])).await.unwrap();
+    let endpoint = engine.run(&network).await.unwrap();
+    world.docker.add_network(&network.id);
+    let options = json!({"org.projectcalico.label.role": "db"});
+    world.docker.add_attached(&network.id, &endpoint.id, endpoint.ip(), &options);
+    let mut collector = world.collector(Duration::from_secs(60));
+    collector.pass().await.unwrap();
+    let before = world.allocated().await;
+
+    let deleted = world.keys(ENDPOINTS).await.remove(0);
+    world.store.inner().commit(Txn::new().remove(format!("{ENDPOINTS}{deleted}"))).await.unwrap();
+    let ip = endpoint.ip().parse().unwrap();
+    world.drivers.ipam().release(ip, &Expect::default()).await.unwrap();
+    assert!(world.allocated().await.is_empty());
+    collector.pass().await.unwrap();
+    assert!(world.endpoints().await.is_empty(), "a call may be under way");
+    collector.pass().await.unwrap();
+    let found = world.endpoints().await.remove(0);
+    assert_eq!(found.spec.endpoint, endpoint.id);
+    assert_eq!(found.metadata.labels.unwrap_or_default().get("role").map(String::as_str), Some("db"));
+    assert_eq!(world.allocated().await, before);
+
+    // What is there stays as it is, and Docker's next calls find all of it.
+    collector.pass().await.unwrap();
+    world.ok("NetworkDriver.Leave", &endpoint.reference()).await;
+    world.ok("NetworkDriver.DeleteEndpoint", &endpoint.reference()).await;
+    assert!(world.endpoints().await.is_empty() && world.host.endpoints().is_empty());
 }
 
 #[tokio::test]
