@@ -1,6 +1,7 @@
 //! What is wrong with a document, whatever else the datastore holds.
 
 use super::document::Document;
+use super::rule;
 use super::schema;
 use super::shape::Problems;
 use crate::model::{Cidr, IpVersion, is_resource_name};
@@ -37,7 +38,7 @@ pub fn check(document: &Document) -> Vec<String> {
     {
         match document.kind.word {
             "NetworkPolicy" | "GlobalNetworkPolicy" => policy(spec, &mut problems),
-            "Profile" => rules(spec, &mut problems),
+            "Profile" => rule::rules(spec, &mut problems),
             "IPPool" => super::pool::check(spec, &mut problems),
             "Tier" => tier(document, spec, &mut problems),
             "Node" => node(spec, &mut problems),
@@ -110,7 +111,7 @@ fn node(spec: &Map<String, Value>, problems: &mut Problems) {
 }
 
 fn policy(spec: &Map<String, Value>, problems: &mut Problems) {
-    rules(spec, problems);
+    rule::rules(spec, problems);
     let flag = |field: &str| spec.get(field).and_then(Value::as_bool).unwrap_or_default();
     let has = |field: &str| spec.get(field).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
     if flag("doNotTrack") && flag("preDNAT") {
@@ -131,95 +132,6 @@ fn policy(spec: &Map<String, Value>, problems: &mut Problems) {
             problems.say("spec.types", format!("{word} stands twice"));
         }
         seen.push(word);
-    }
-}
-
-fn rules(spec: &Map<String, Value>, problems: &mut Problems) {
-    for direction in ["ingress", "egress"] {
-        let rules = spec.get(direction).and_then(Value::as_array);
-        for (index, rule) in rules.into_iter().flatten().enumerate() {
-            let path = format!("spec.{direction}[{index}]");
-            if rule.get("action").and_then(Value::as_str).is_none_or(str::is_empty) {
-                problems.say(&format!("{path}.action"), "one of Allow, Deny, Log, Pass is expected");
-            }
-            if rule.get("ipVersion").and_then(Value::as_i64) == Some(5) {
-                problems.say(&format!("{path}.ipVersion"), "4 or 6 is expected, not 5");
-            }
-            families(rule, &path, problems);
-            protocol(rule, &path, problems);
-        }
-    }
-}
-
-/// A rule is for one IP version; prefixes of both in one rule match nothing that their author thought of.
-fn families(rule: &Value, path: &str, problems: &mut Problems) {
-    let stated = rule.get("ipVersion").and_then(Value::as_i64).map(|version| match version {
-        6 => IpVersion::V6,
-        _ => IpVersion::V4,
-    });
-    let implied = rule.get("protocol").and_then(Value::as_str).and_then(|protocol| {
-        match protocol.to_lowercase().as_str() {
-            "icmp" => Some(IpVersion::V4),
-            "icmpv6" => Some(IpVersion::V6),
-            _ => None,
-        }
-    });
-    if let (Some(stated), Some(implied)) = (stated, implied)
-        && stated != implied
-    {
-        problems.say(&format!("{path}.protocol"), format!("it is of {implied} and ipVersion says {stated}"));
-    }
-    let mut version = stated.or(implied);
-    for side in ["source", "destination"] {
-        for field in ["nets", "notNets"] {
-            let nets = rule.get(side).and_then(|side| side.get(field)).and_then(Value::as_array);
-            for (index, net) in nets.into_iter().flatten().enumerate() {
-                let Some(net) = net.as_str().and_then(|net| Cidr::parse_masking(net.trim()).ok()) else {
-                    continue;
-                };
-                let path = format!("{path}.{side}.{field}[{index}]");
-                if field == "notNets" && net.prefix_len() == 0 {
-                    problems.say(&path, format!("without {net} nothing is left to match"));
-                }
-                match version {
-                    Some(version) if version != net.version() => problems.say(
-                        &path,
-                        format!("{net} is {}, and the rule is for {version}: make two rules", net.version()),
-                    ),
-                    _ => version = Some(net.version()),
-                }
-            }
-        }
-    }
-}
-
-fn protocol(rule: &Value, path: &str, problems: &mut Problems) {
-    let named = |names: &[&str]| {
-        rule.get("protocol").is_some_and(|protocol| {
-            let text = protocol.as_str().map_or_else(|| protocol.to_string(), str::to_lowercase);
-            names.contains(&text.as_str())
-        })
-    };
-    for side in ["source", "destination"] {
-        for field in ["ports", "notPorts"] {
-            let ports = rule.get(side).and_then(|side| side.get(field)).and_then(Value::as_array);
-            if ports.is_some_and(|ports| !ports.is_empty())
-                && !named(&["tcp", "udp", "sctp", "6", "17", "132"])
-            {
-                problems
-                    .say(&format!("{path}.{side}.{field}"), "protocol TCP, UDP or SCTP is needed with ports");
-            }
-        }
-    }
-    for field in ["icmp", "notICMP"] {
-        let Some(icmp) = rule.get(field).filter(|icmp| !icmp.is_null()) else { continue };
-        let path = format!("{path}.{field}");
-        if !named(&["icmp", "icmpv6", "1", "58"]) {
-            problems.say(&path, "protocol ICMP or ICMPv6 is needed");
-        }
-        if icmp.get("code").is_some() && icmp.get("type").is_none() {
-            problems.say(&path, "a code needs a type");
-        }
     }
 }
 

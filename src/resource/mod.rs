@@ -17,6 +17,7 @@ mod label;
 mod node;
 mod pool;
 mod read;
+mod rule;
 mod schema;
 mod shape;
 mod write;
