@@ -145,9 +145,7 @@ fn shown(kind: &KindInfo, found: &[Stored], output: Option<Output>, single: bool
         Some(Output::Json) => {
             serde_json::to_string_pretty(&documents(kind, found, single)).map_err(|error| Failure::of(&error))
         }
-        Some(Output::Yaml) => {
-            serde_yaml_ng::to_string(&documents(kind, found, single)).map_err(|error| Failure::of(&error))
-        }
+        Some(Output::Yaml) => Ok(resource::yaml(&documents(kind, found, single))),
     }
 }
 

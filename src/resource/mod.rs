@@ -21,6 +21,7 @@ mod rule;
 mod schema;
 mod shape;
 mod write;
+mod yaml;
 
 pub use check::{check, doubts};
 pub use document::{Document, Stored};
@@ -29,6 +30,7 @@ pub use label::{LabelChange, Labelled, label};
 pub use node::{NodeRemoved, NodeReport, nodes, remove_node};
 pub use read::read;
 pub use write::{Done, Verb, WriteError, Writer, find, list};
+pub use yaml::yaml;
 
 /// What is wrong with a document, for the tests of its checks.
 #[cfg(test)]

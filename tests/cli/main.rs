@@ -233,6 +233,19 @@ fn what_get_prints_can_be_applied_until_somebody_else_changes_it() {
     assert!(list.contains("GlobalNetworkPolicyList"), "{list}");
 }
 
+/// calicoctl reads YAML 1.1, in which some texts are none without quotes.
+#[test]
+fn what_get_prints_is_the_same_to_readers_of_yaml_1_1() {
+    let daemon = Daemon::start();
+    let set = "kind: GlobalNetworkSet\napiVersion: projectcalico.org/v3\nmetadata: {name: a, labels: {yes: 'no', n: '1_000', a: '2001-01-01'}}\nspec: {nets: [10.0.0.0/8]}\n";
+    daemon.does(&["apply", "-f", "-"], set);
+    let read = daemon.does(&["get", "gns", "a", "-o", "yaml"], "");
+    for part in ["'yes': 'no'\n", "'n': '1_000'\n", "a: '2001-01-01'\n", "- 10.0.0.0/8"] {
+        assert!(read.contains(part), "{part} is missing in\n{read}");
+    }
+    assert_eq!(daemon.does(&["apply", "-f", "-"], &read), "unchanged GlobalNetworkSet a");
+}
+
 #[test]
 fn a_policy_under_an_old_calicos_key_is_the_same_policy() {
     // (52) of tests/conformance.md
