@@ -1,8 +1,8 @@
 //! Questions about policy, and their answers from the graph.
 
 use crate::policy::{
-    Decision, DirectionExplanation, EndOfTier, Explanation, Flow, Graph, LabelOrigin, ListExplanation,
-    ResourceId, StandIn, TierExplanation, Trace,
+    Action, Decision, DirectionExplanation, EndOfTier, Explanation, Flow, Graph, LabelOrigin,
+    ListExplanation, ResourceId, StandIn, TierExplanation, Trace,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -99,6 +99,9 @@ pub struct TierReport {
     pub exists: bool,
     /// Whether what its policies do not decide is denied; else the next tier is asked.
     pub denies: bool,
+    /// Whether its policies have a Pass rule for this direction, by which the next tier is asked though this one denies.
+    #[serde(default)]
+    pub passes: bool,
     /// Its policies, in order.
     pub policies: Vec<ListReport>,
 }
@@ -256,6 +259,10 @@ fn tier(found: &TierExplanation) -> TierReport {
         order: found.order,
         exists: found.exists,
         denies: found.end == EndOfTier::Deny,
+        passes: found
+            .policies
+            .iter()
+            .any(|policy| policy.rules.rules.iter().any(|rule| rule.action == Action::Pass)),
         policies: found.policies.iter().map(list).collect(),
     }
 }

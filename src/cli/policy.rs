@@ -128,8 +128,11 @@ impl Page<'_> {
             let end = if tier.denies { "Deny" } else { "Pass to what follows" };
             let count = self.counters.of_comment(&direction.chain, &format!("end of tier {}", tier.name));
             let _ = writeln!(text, "    what no policy of the tier decides: {end}{count}");
-            if tier.denies {
+            if tier.denies && !tier.passes {
                 return;
+            }
+            if tier.denies {
+                let _ = writeln!(text, "    what a Pass rule of the tier takes: to what follows");
             }
         }
         for profile in &direction.profiles {

@@ -405,6 +405,38 @@ fn an_explanation_tells_labels_policies_rules_and_profiles() {
     }
 }
 
+/// A tier that denies what its policies do not decide ends an explanation only if none of their rules passes.
+#[test]
+fn an_explanation_goes_on_behind_a_tier_with_pass_rules() {
+    let daemon = Daemon::with_endpoints();
+    let tier =
+        "kind: Tier\napiVersion: projectcalico.org/v3\nmetadata: {name: sec}\nspec: {order: 500}\n---\n";
+    let policy = |egress: &str| {
+        format!(
+            "{tier}kind: GlobalNetworkPolicy\napiVersion: projectcalico.org/v3\nmetadata: {{name: sec.pass}}\nspec: {{tier: sec, ingress: [{{action: Pass}}], egress: [{{action: {egress}}}]}}\n"
+        )
+    };
+    daemon.does(&["apply", "-f", "-"], &policy("Pass"));
+    let sec = "  tier sec, order 500\n    GlobalNetworkPolicy sec.pass, last\n      1. Pass\n    what no policy of the tier decides: Deny\n    what a Pass rule of the tier takes: to what follows\n";
+    let profile = "    Profile web\n      1. Allow";
+    let text = daemon.does(&["policy", "explain", "736ccfa7"], "");
+    for direction in ["egress", "ingress"] {
+        assert!(text.contains(&format!("{direction}\n{sec}{profile}")), "{direction} is missing in\n{text}");
+    }
+    daemon.does(&["apply", "-f", "-"], &policy("Allow"));
+    let text = daemon.does(&["policy", "explain", "736ccfa7"], "");
+    assert!(
+        text.contains("      1. Allow\n    what no policy of the tier decides: Deny\ningress\n"),
+        "{text}"
+    );
+    assert!(text.contains(&format!("ingress\n{sec}{profile}")), "{text}");
+
+    let default = POLICY.replace("shop-to-web", "default.shop");
+    daemon.does(&["apply", "-f", "-"], &default);
+    let text = daemon.does(&["policy", "explain", "736ccfa7"], "");
+    assert!(text.contains(&format!("ingress\n{sec}  tier default, order 1000000\n")), "{text}");
+}
+
 #[test]
 fn metrics_are_printed_as_the_daemon_writes_them() {
     assert_eq!(Daemon::start().does(&["metrics"], ""), "a_figure 7");
