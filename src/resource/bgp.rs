@@ -1,7 +1,7 @@
 //! Hosts and their BGP: what is wrong with HostEndpoints, BGPConfigurations, BGPPeers and BGPFilters, whose fields have
 //! their forms (`libcalico-go/lib/validator/v3/validator.go`, the rules beside the API's types).
 
-use super::shape::Problems;
+use super::shape::{Problems, has_ports};
 use crate::model::{Cidr, IfaceName, IpVersion};
 use serde_json::{Map, Value};
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +41,12 @@ pub(super) fn host_endpoint(spec: &Spec, problems: &mut Problems) {
             if port.get(field).is_none_or(Value::is_null) {
                 problems.say(&format!("spec.ports[{index}].{field}"), "it is missing");
             }
+        }
+        if port.get("protocol").is_some_and(|protocol| !protocol.is_null() && !has_ports(protocol)) {
+            problems.say(
+                &format!("spec.ports[{index}].protocol"),
+                "TCP, UDP or SCTP is expected, which have ports",
+            );
         }
     }
 }
@@ -194,16 +200,28 @@ mod tests {
     }
 
     #[test]
+    fn host_endpoints_that_calicoctl_refuses_are_refused() {
+        for (spec, part) in [
+            ("{interfaceName: eth0}", "spec.node: "),
+            ("{node: b}", "spec.interfaceName: it or expectedIPs"),
+            ("{node: b, expectedIPs: [10.0.0.0/8]}", "spec.expectedIPs[0]: an IP address"),
+            (
+                "{node: b, interfaceName: '*', ports: [{name: Web, protocol: TCP, port: 80}]}",
+                "spec.ports[0].name: a port's name of up to 15 lower case letters",
+            ),
+            (
+                "{node: b, interfaceName: '*', ports: [{name: ping, protocol: ICMP, port: 8}]}",
+                "spec.ports[0].protocol: TCP, UDP or SCTP is expected",
+            ),
+        ] {
+            let found = problems("HostEndpoint", "a", spec);
+            assert!(found.len() == 1 && found[0].starts_with(part), "{spec}: {found:?}");
+        }
+    }
+
+    #[test]
     fn what_calicoctl_refuses_is_refused() {
         for (kind, name, spec, part) in [
-            ("HostEndpoint", "a", "{interfaceName: eth0}", "spec.node: "),
-            ("HostEndpoint", "a", "{node: b}", "spec.interfaceName: it or expectedIPs"),
-            (
-                "HostEndpoint",
-                "a",
-                "{node: b, expectedIPs: [10.0.0.0/8]}",
-                "spec.expectedIPs[0]: an IP address",
-            ),
             ("BGPConfiguration", "other", "{}", "metadata.name: default is expected"),
             ("BGPConfiguration", "default", "{asNumber: 4294967296}", "spec.asNumber: an AS number"),
             ("BGPConfiguration", "node.a", "{nodeMeshMaxRestartTime: 90s}", "it can be set in default only"),

@@ -142,4 +142,23 @@ mod tests {
         let profile = problems("Profile", "a", "{egress: [{action: Allow, protocol: 58, icmp: {type: 8}}]}");
         assert_eq!(profile.len(), 1, "{profile:?}");
     }
+
+    #[test]
+    fn ports_have_names_that_every_felix_takes() {
+        let longest = "a".repeat(15);
+        for name in ["http", "a", "8080-tcp", "a-b-c", &longest] {
+            right(&format!("{{action: Allow, protocol: TCP, destination: {{ports: [80, '{name}']}}}}"));
+        }
+        let long = "a".repeat(16);
+        for name in ["HTTP", "a_b", "a.b", "80-90", "-a", "a-", "a--b", &long, "a b", "é"] {
+            for (side, field) in [("source", "notPorts"), ("destination", "ports")] {
+                wrong(
+                    &format!("{{action: Allow, protocol: TCP, {side}: {{{field}: ['{name}']}}}}"),
+                    &format!(
+                        "{side}.{field}[0]: a port's name of up to 15 lower case letters, digits and single '-', with a letter in it, is expected, or a range such as 80:90, not \"{name}\""
+                    ),
+                );
+            }
+        }
+    }
 }

@@ -2,8 +2,8 @@
 
 use super::kind::KindInfo;
 use super::shape::Shape::{
-    self, Address, Any, AsNumber, Community, Flag, Labels, List, Name, Net, Number, Object, Port, Protocol,
-    Selector, StrictNet, Text, Whole, Word,
+    self, Address, Any, AsNumber, Community, Flag, Labels, List, Name, Net, Number, Object, Port, PortName,
+    Protocol, Selector, StrictNet, Text, Whole, Word,
 };
 
 /// A field and its form.
@@ -81,7 +81,7 @@ const TIER: &[Field] = &[("order", Number), ("defaultAction", Word(&["Deny", "Pa
 const SET: &[Field] = &[("nets", List(&Net))];
 const RESERVATION: &[Field] = &[("reservedCIDRs", List(&Net))];
 
-const HOST_PORT: &[Field] = &[("name", Text), ("protocol", Protocol), ("port", Whole(1, 65535))];
+const HOST_PORT: &[Field] = &[("name", PortName), ("protocol", Protocol), ("port", Whole(1, 65535))];
 const HOST_ENDPOINT: &[Field] = &[
     ("node", Name),
     ("interfaceName", Text),

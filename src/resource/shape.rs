@@ -26,6 +26,8 @@ pub(super) enum Shape {
     Selector,
     Protocol,
     Port,
+    /// The name of a port.
+    PortName,
     /// One IP address.
     Address,
     /// A number of 32 bits, or as text, also in two halves as `1.10`.
@@ -140,6 +142,11 @@ fn misfit(text: &str, shape: Shape) -> Option<String> {
             Ok(cidr) => Some(format!("the host's bits are set: {cidr} is expected")),
             Err(_) => Some(format!("{} is expected", noun(shape))),
         },
+        Shape::PortName if is_port_name(text) => None,
+        // Neither a number nor a range, so a name was meant, or a range in another tool's form.
+        Shape::Port if !text.contains(':') && !text.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(format!("{} is expected, or a range such as 80:90", noun(Shape::PortName)))
+        }
         Shape::Address if text.parse::<std::net::IpAddr>().is_ok() => None,
         Shape::Community if is_community(text) => None,
         Shape::Selector => Selector::parse(text).err().map(|error| error.to_string()),
@@ -157,6 +164,9 @@ fn noun(shape: Shape) -> &'static str {
         Shape::Selector => "a selector such as role == 'web'",
         Shape::Protocol => "TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 1 to 255",
         Shape::Port => "a port from 1 to 65535, a range such as 80:90 or the name of a port",
+        Shape::PortName => {
+            "a port's name of up to 15 lower case letters, digits and single '-', with a letter in it,"
+        }
         Shape::Address => "an IP address",
         Shape::AsNumber => "an AS number such as 64512 or 1.10",
         Shape::Community => "a BGP community such as 64512:120 or 64512:120:1",
@@ -178,6 +188,12 @@ fn is_protocol(value: &Value) -> bool {
     }
 }
 
+/// Whether packets of a protocol, by name or number, have ports.
+pub(super) fn has_ports(protocol: &Value) -> bool {
+    let text = protocol.as_str().map_or_else(|| protocol.to_string(), str::to_lowercase);
+    ["tcp", "udp", "sctp", "6", "17", "132"].contains(&text.as_str())
+}
+
 fn is_port(value: &Value) -> bool {
     let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
     match value {
@@ -187,12 +203,21 @@ fn is_port(value: &Value) -> bool {
                 matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last)
             }
             None if text.bytes().all(|b| b.is_ascii_digit()) => number(text).is_some(),
-            None => {
-                text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
-            }
+            None => is_port_name(text),
         },
         _ => false,
     }
+}
+
+/// A port's name as Kubernetes has it, which calicoctl asks for; Felix takes a policy with another name for missing
+/// (`validatePortName` in `libcalico-go/lib/validator/v3/validator.go`, `felix/calc/validation_filter.go`).
+fn is_port_name(text: &str) -> bool {
+    text.len() <= 15
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.bytes().any(|b| b.is_ascii_lowercase())
+        && !text.contains("--")
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 /// Calico takes the number, its text, and its two halves with a dot between (`numorstring.ASNumber`).
