@@ -37,7 +37,8 @@ pub fn check(document: &Document) -> Vec<String> {
         && let Some(spec) = document.spec()
     {
         match document.kind.word {
-            "NetworkPolicy" | "GlobalNetworkPolicy" => policy(spec, &mut problems),
+            "NetworkPolicy" => policy(spec, false, &mut problems),
+            "GlobalNetworkPolicy" => policy(spec, true, &mut problems),
             "Profile" => rule::rules(spec, &mut problems),
             "IPPool" => super::pool::check(spec, &mut problems),
             "Tier" => tier(document, spec, &mut problems),
@@ -75,6 +76,13 @@ fn name(document: &Document, problems: &mut Problems) {
             problems
                 .say("metadata.name", "a tier's name has no '.', because it stands before names of policies");
         }
+        // A policy is looked up by its tier, which must fit into a label (`validateTier`).
+        "Tier" if name.len() > 63 => {
+            problems.say("metadata.name", "a tier's name has up to 63 characters");
+        }
+        "GlobalNetworkPolicy" if name.matches('.').count() > 1 => {
+            problems.say("metadata.name", "one '.' is expected at most, with a tier before it");
+        }
         "IPAMConfiguration" if name != "default" => {
             problems.say("metadata.name", "default is expected: there is one for the whole cluster");
         }
@@ -85,15 +93,22 @@ fn name(document: &Document, problems: &mut Problems) {
     }
 }
 
+/// The tiers that Calico makes itself stay as it makes them (`validateTier`, `api/pkg/apis/projectcalico/v3/tier.go`).
 fn tier(document: &Document, spec: &Map<String, Value>, problems: &mut Problems) {
-    if document.name != "default" {
-        return;
+    let (order, action) = match document.name.as_str() {
+        "default" => (1_000_000.0, "Deny"),
+        "kube-admin" => (1_000.0, "Pass"),
+        "kube-baseline" => (10_000_000.0, "Pass"),
+        _ => return,
+    };
+    let name = &document.name;
+    if spec.get("order").and_then(Value::as_f64).is_none_or(|found| (found - order).abs() > 0.0) {
+        problems.say("spec.order", format!("the order of tier {name} is {order} and cannot be changed"));
     }
-    if spec.get("order").and_then(Value::as_f64).is_some_and(|order| (order - 1_000_000.0).abs() > 0.0) {
-        problems.say("spec.order", "the order of tier default is 1000000 and cannot be changed");
-    }
-    if spec.get("defaultAction").and_then(Value::as_str).is_some_and(|action| action != "Deny") {
-        problems.say("spec.defaultAction", "that of tier default is Deny and cannot be changed");
+    // Where it is left out, Deny is meant.
+    let found = spec.get("defaultAction").and_then(Value::as_str).filter(|found| !found.is_empty());
+    if found.unwrap_or("Deny") != action {
+        problems.say("spec.defaultAction", format!("that of tier {name} is {action} and cannot be changed"));
     }
 }
 
@@ -110,8 +125,14 @@ fn node(spec: &Map<String, Value>, problems: &mut Problems) {
     }
 }
 
-fn policy(spec: &Map<String, Value>, problems: &mut Problems) {
+fn policy(spec: &Map<String, Value>, global: bool, problems: &mut Problems) {
     rule::rules(spec, problems);
+    rule::of_policy(spec, global, problems);
+    for field in ["selector", "serviceAccountSelector", "namespaceSelector"] {
+        if spec.get(field).and_then(Value::as_str).is_some_and(|text| text.contains("global()")) {
+            problems.say(&format!("spec.{field}"), rule::ONLY_IN_NAMESPACES);
+        }
+    }
     let flag = |field: &str| spec.get(field).and_then(Value::as_bool).unwrap_or_default();
     let has = |field: &str| spec.get(field).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
     if flag("doNotTrack") && flag("preDNAT") {
@@ -126,6 +147,9 @@ fn policy(spec: &Map<String, Value>, problems: &mut Problems) {
         }
     }
     let types = spec.get("types").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if flag("preDNAT") && types.iter().any(|word| word == "Egress") {
+        problems.say("spec.types", "a policy with preDNAT is for Ingress only");
+    }
     let mut seen = Vec::new();
     for word in types {
         if seen.contains(&word) {
@@ -266,6 +290,11 @@ mod tests {
             "spec.ingress[0].icmp: protocol ICMP or ICMPv6 is needed",
         );
         wrong(gnp, "{types: [Ingress, Ingress]}", r#"spec.types: "Ingress" stands twice"#);
+        wrong(
+            gnp,
+            "{preDNAT: true, applyOnForward: true, types: [Egress]}",
+            "spec.types: a policy with preDNAT is for Ingress only",
+        );
         wrong(gnp, "{preDNAT: true}", "spec.applyOnForward: it must be true together with preDNAT");
     }
 
@@ -276,6 +305,8 @@ mod tests {
             ("Tier", "a.b", "no '.'"),
             ("Profile", "projectcalico-default-allow", "never stored"),
             ("Profile", "kns.default", "Kubernetes"),
+            ("Tier", &"a".repeat(64), "up to 63"),
+            ("GlobalNetworkPolicy", "a.b.c", "one '.'"),
             ("FelixConfiguration", "mine", "default is expected"),
             ("GlobalNetworkPolicy", "a/b", "lower case letters"),
         ] {
@@ -283,10 +314,29 @@ mod tests {
             assert!(found.len() == 1 && found[0].starts_with("metadata.name: "), "{found:?}");
             assert!(found[0].contains(part), "{found:?}");
         }
-        assert_eq!(
-            problems("Tier", "default", "{order: 5}"),
-            ["spec.order: the order of tier default is 1000000 and cannot be changed"]
-        );
+        for kind in ["Tier", "GlobalNetworkPolicy"] {
+            let name = if kind == "Tier" { "a".repeat(63) } else { "a.b".to_owned() };
+            assert!(problems(kind, &name, "{}").is_empty());
+        }
+    }
+
+    #[test]
+    fn calicos_own_tiers_stay_as_they_are() {
+        assert!(problems("Tier", "default", "{order: 1000000}").is_empty());
+        for (name, order) in [("kube-admin", 1_000), ("kube-baseline", 10_000_000)] {
+            let spec = format!("{{order: {order}, defaultAction: Pass}}");
+            assert!(problems("Tier", name, &spec).is_empty(), "{name}");
+            assert_eq!(
+                problems("Tier", name, &format!("{{order: {order}}}")),
+                [format!("spec.defaultAction: that of tier {name} is Pass and cannot be changed")]
+            );
+        }
+        for spec in ["{order: 5}", "{}"] {
+            assert_eq!(
+                problems("Tier", "default", spec),
+                ["spec.order: the order of tier default is 1000000 and cannot be changed"]
+            );
+        }
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! What is wrong with rules whose fields have their forms (`validateRule` and `validateEntityRule` in
 //! `libcalico-go/lib/validator/v3/validator.go`).
 
-use super::shape::Problems;
+use super::shape::{Problems, has_ports, is_named_port};
 use crate::model::{Cidr, IpVersion};
 use serde_json::{Map, Value};
+
+const GLOBAL: &str = "global()";
+/// Where `global()` cannot stand.
+pub(super) const ONLY_IN_NAMESPACES: &str = "global() can stand in a rule's namespaceSelector only";
 
 /// Looks at the rules of a policy or profile.
 pub(super) fn rules(spec: &Map<String, Value>, problems: &mut Problems) {
@@ -19,6 +23,110 @@ pub(super) fn rules(spec: &Map<String, Value>, problems: &mut Problems) {
             }
             families(rule, &path, problems);
             protocol(rule, &path, problems);
+            http(rule, &path, problems);
+            for side in ["source", "destination"] {
+                if let Some(entity) = rule.get(side) {
+                    selectors(entity, &format!("{path}.{side}"), problems);
+                    services(entity, &format!("{path}.{side}"), problems);
+                }
+            }
+        }
+    }
+}
+
+/// What holds for the rules of policies only; those of a profile may have it. A policy of no namespace must name that
+/// of a service.
+pub(super) fn of_policy(spec: &Map<String, Value>, global: bool, problems: &mut Problems) {
+    for (direction, other) in [("ingress", "destination"), ("egress", "source")] {
+        let rules = spec.get(direction).and_then(Value::as_array);
+        for (index, rule) in rules.into_iter().flatten().enumerate() {
+            let path = format!("spec.{direction}[{index}]");
+            if direction == "egress" && has(rule, "http") {
+                problems.say(&format!("{path}.http"), "only rules of ingress can have it");
+            }
+            for side in ["source", "destination"] {
+                let Some(services) = rule.get(side).and_then(|side| side.get("services")) else { continue };
+                let path = format!("{path}.{side}.services");
+                if side == other && !services.is_null() {
+                    problems.say(&path, format!("rules of {direction} cannot have it on this side"));
+                } else if global && !services.is_null() && !has(services, "namespace") {
+                    problems.say(&format!("{path}.namespace"), "the namespace of the service is expected");
+                }
+            }
+        }
+    }
+}
+
+/// Whether a field is there with something in it.
+fn has(value: &Value, field: &str) -> bool {
+    match value.get(field) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(_) => true,
+    }
+}
+
+/// `global()` is for namespaceSelector, where it stands alone.
+fn selectors(entity: &Value, path: &str, problems: &mut Problems) {
+    let text = |field: &str| entity.get(field).and_then(Value::as_str).unwrap_or_default();
+    if text("selector").contains(GLOBAL) {
+        problems.say(&format!("{path}.selector"), ONLY_IN_NAMESPACES);
+    }
+    let bare: String = text("namespaceSelector").split_whitespace().collect();
+    if bare.contains(GLOBAL) && bare != GLOBAL {
+        problems.say(&format!("{path}.namespaceSelector"), "global() stands alone or not at all");
+    }
+}
+
+/// A service stands for its endpoints' addresses and ports, and nothing else stands beside it.
+fn services(entity: &Value, path: &str, problems: &mut Problems) {
+    let Some(service) = entity.get("services").filter(|service| !service.is_null()) else { return };
+    if !has(service, "name") {
+        problems.say(&format!("{path}.services.name"), "the name of a service is expected");
+    }
+    let mut beside =
+        vec!["namespaceSelector", "selector", "notSelector", "serviceAccounts", "nets", "notNets"];
+    if path.ends_with("destination") {
+        beside.extend(["ports", "notPorts"]);
+    }
+    for field in beside.into_iter().filter(|field| has(entity, field)) {
+        problems.say(&format!("{path}.{field}"), "it cannot stand together with services");
+    }
+}
+
+fn http(rule: &Value, path: &str, problems: &mut Problems) {
+    let Some(http) = rule.get("http").filter(|http| !http.is_null()) else { return };
+    let path = format!("{path}.http");
+    if rule.get("action").and_then(Value::as_str) != Some("Allow") {
+        problems.say(&path, "only a rule that allows can have it");
+    }
+    let protocol = rule.get("protocol").filter(|protocol| !protocol.is_null());
+    if protocol.is_some_and(|protocol| !protocol.as_str().is_some_and(|it| it.eq_ignore_ascii_case("tcp"))) {
+        problems.say(&path, "protocol TCP is needed, or none");
+    }
+    let mut seen = Vec::new();
+    for method in http.get("methods").and_then(Value::as_array).into_iter().flatten() {
+        if seen.contains(&method) {
+            problems.say(&format!("{path}.methods"), format!("{method} stands twice"));
+        }
+        seen.push(method);
+    }
+    let paths = http.get("paths").and_then(Value::as_array);
+    for (index, found) in paths.into_iter().flatten().enumerate() {
+        let place = format!("{path}.paths[{index}]");
+        let word = match (has(found, "exact"), has(found, "prefix")) {
+            (true, false) => found.get("exact"),
+            (false, true) => found.get("prefix"),
+            _ => {
+                problems.say(&place, "either exact or prefix is expected");
+                continue;
+            }
+        };
+        let word = word.and_then(Value::as_str).unwrap_or_default();
+        if !word.starts_with('/') || word.contains(['?', ' ', '#']) {
+            problems
+                .say(&place, format!("a path begins with / and has no ?, # or space in it, not {word:?}"));
         }
     }
 }
@@ -29,18 +137,22 @@ fn families(rule: &Value, path: &str, problems: &mut Problems) {
         6 => IpVersion::V6,
         _ => IpVersion::V4,
     });
-    let implied = rule.get("protocol").and_then(Value::as_str).and_then(|protocol| {
-        match protocol.to_lowercase().as_str() {
+    let implied = |field: &str| {
+        rule.get(field).and_then(Value::as_str).and_then(|protocol| match protocol.to_lowercase().as_str() {
             "icmp" => Some(IpVersion::V4),
             "icmpv6" => Some(IpVersion::V6),
             _ => None,
+        })
+    };
+    for field in ["protocol", "notProtocol"] {
+        if let (Some(stated), Some(implied)) = (stated, implied(field))
+            && stated != implied
+        {
+            problems
+                .say(&format!("{path}.{field}"), format!("it is of {implied} and ipVersion says {stated}"));
         }
-    });
-    if let (Some(stated), Some(implied)) = (stated, implied)
-        && stated != implied
-    {
-        problems.say(&format!("{path}.protocol"), format!("it is of {implied} and ipVersion says {stated}"));
     }
+    let implied = implied("protocol");
     let mut version = stated.or(implied);
     for side in ["source", "destination"] {
         for field in ["nets", "notNets"] {
@@ -75,9 +187,13 @@ fn protocol(rule: &Value, path: &str, problems: &mut Problems) {
     for side in ["source", "destination"] {
         for field in ["ports", "notPorts"] {
             let ports = rule.get(side).and_then(|side| side.get(field)).and_then(Value::as_array);
-            if ports.is_some_and(|ports| !ports.is_empty())
-                && !named(&["tcp", "udp", "sctp", "6", "17", "132"])
-            {
+            let ports = ports.map(Vec::as_slice).unwrap_or_default();
+            let right = match rule.get("protocol").filter(|protocol| !protocol.is_null()) {
+                Some(protocol) => ports.is_empty() || has_ports(protocol),
+                // A port with a name has its protocol where the name is given, at the endpoint.
+                None => ports.iter().all(is_named_port),
+            };
+            if !right {
                 problems
                     .say(&format!("{path}.{side}.{field}"), "protocol TCP, UDP or SCTP is needed with ports");
             }
@@ -160,5 +276,113 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn ports_of_names_alone_need_no_protocol() {
+        right("{action: Allow, destination: {ports: [http]}, source: {notPorts: [a, b]}}");
+        for rule in [
+            "{action: Allow, destination: {ports: [http, 80]}}",
+            "{action: Allow, protocol: ICMP, destination: {ports: [http]}}",
+        ] {
+            wrong(rule, "destination.ports: protocol TCP, UDP or SCTP is needed with ports");
+        }
+    }
+
+    #[test]
+    fn global_stands_in_namespace_selectors_alone() {
+        right("{action: Allow, source: {namespaceSelector: ' global() ', selector: has(a)}}");
+        for text in ["global() && has(a)", "has(a) || global()", "!global()"] {
+            wrong(
+                &format!("{{action: Allow, source: {{namespaceSelector: '{text}'}}}}"),
+                "source.namespaceSelector: global() stands alone or not at all",
+            );
+        }
+        wrong(
+            "{action: Allow, destination: {selector: global()}}",
+            "destination.selector: global() can stand in a rule's namespaceSelector only",
+        );
+        for field in ["selector", "serviceAccountSelector", "namespaceSelector"] {
+            assert_eq!(
+                problems("GlobalNetworkPolicy", "a", &format!("{{{field}: 'global() && has(a)'}}")),
+                [format!("spec.{field}: global() can stand in a rule's namespaceSelector only")]
+            );
+        }
+    }
+
+    #[test]
+    fn http_goes_with_rules_that_allow_what_comes_by_tcp() {
+        let http = "http: {methods: [GET, PUT], paths: [{exact: /a}, {prefix: /b/}]}";
+        for protocol in ["", "protocol: TCP, ", "protocol: null, "] {
+            right(&format!("{{action: Allow, {protocol}{http}}}"));
+        }
+        wrong(&format!("{{action: Deny, {http}}}"), "http: only a rule that allows can have it");
+        for protocol in ["UDP", "6"] {
+            wrong(
+                &format!("{{action: Allow, protocol: {protocol}, {http}}}"),
+                "http: protocol TCP is needed, or none",
+            );
+        }
+        let egress = told("egress", &format!("{{action: Allow, {http}}}"));
+        assert_eq!(egress, ["http: only rules of ingress can have it"]);
+        assert!(problems("Profile", "a", &format!("{{egress: [{{action: Allow, {http}}}]}}")).is_empty());
+        for (http, sentence) in [
+            ("methods: [GET, GET]", "http.methods: \"GET\" stands twice"),
+            ("paths: [{}]", "http.paths[0]: either exact or prefix is expected"),
+            ("paths: [{exact: /a, prefix: /b}]", "http.paths[0]: either exact or prefix is expected"),
+            (
+                "paths: [{exact: /a}, {prefix: b}]",
+                "http.paths[1]: a path begins with / and has no ?, # or space in it, not \"b\"",
+            ),
+            ("verbs: [GET]", "http.verbs: there is no such field"),
+        ] {
+            wrong(&format!("{{action: Allow, http: {{{http}}}}}"), sentence);
+        }
+    }
+
+    #[test]
+    fn services_stand_alone_on_the_peers_side() {
+        let service = "services: {name: a, namespace: b}";
+        right(&format!("{{action: Allow, source: {{{service}}}}}"));
+        assert_eq!(
+            told("egress", &format!("{{action: Allow, destination: {{{service}}}}}")),
+            Vec::<String>::new()
+        );
+        wrong(
+            &format!("{{action: Allow, destination: {{{service}}}}}"),
+            "destination.services: rules of ingress cannot have it on this side",
+        );
+        wrong(
+            "{action: Allow, source: {services: {namespace: b}}}",
+            "source.services.name: the name of a service is expected",
+        );
+        let nowhere = "{action: Allow, source: {services: {name: a}}}";
+        wrong(nowhere, "source.services.namespace: the namespace of the service is expected");
+        assert!(problems("NetworkPolicy", "a", &format!("{{ingress: [{nowhere}]}}")).is_empty());
+        for beside in
+            ["selector: all()", "namespaceSelector: all()", "nets: [10.0.0.0/8]", "serviceAccounts: {}"]
+        {
+            let field = beside.split(':').next().unwrap();
+            wrong(
+                &format!("{{action: Allow, source: {{{service}, {beside}}}}}"),
+                &format!("source.{field}: it cannot stand together with services"),
+            );
+        }
+        assert_eq!(
+            told(
+                "egress",
+                &format!("{{action: Allow, protocol: TCP, destination: {{{service}, ports: [80]}}}}")
+            ),
+            ["destination.ports: it cannot stand together with services"]
+        );
+    }
+
+    #[test]
+    fn a_protocol_that_must_not_match_is_of_the_rules_ip_version() {
+        right("{action: Allow, ipVersion: 6, notProtocol: ICMPv6}");
+        wrong(
+            "{action: Allow, ipVersion: 6, notProtocol: ICMP}",
+            "notProtocol: it is of IPv4 and ipVersion says IPv6",
+        );
     }
 }

@@ -10,6 +10,9 @@ use super::shape::Shape::{
 type Field = (&'static str, Shape);
 
 const ICMP: &[Field] = &[("type", Whole(0, 254)), ("code", Whole(0, 255))];
+const HTTP: &[Field] =
+    &[("methods", List(&Text)), ("paths", List(&Object(&[("exact", Text), ("prefix", Text)])))];
+const SERVICE: &[Field] = &[("name", Name), ("namespace", Name)];
 const ACCOUNTS: &[Field] = &[("names", List(&Text)), ("selector", Selector)];
 const ENTITY: &[Field] = &[
     ("nets", List(&Net)),
@@ -20,7 +23,7 @@ const ENTITY: &[Field] = &[
     ("ports", List(&Port)),
     ("notPorts", List(&Port)),
     ("serviceAccounts", Object(ACCOUNTS)),
-    ("services", Any),
+    ("services", Object(SERVICE)),
 ];
 const RULE: &[Field] = &[
     ("action", Word(&["Allow", "Deny", "Log", "Pass"])),
@@ -31,7 +34,7 @@ const RULE: &[Field] = &[
     ("notICMP", Object(ICMP)),
     ("source", Object(ENTITY)),
     ("destination", Object(ENTITY)),
-    ("http", Any),
+    ("http", Object(HTTP)),
     ("metadata", Any),
 ];
 const RULES: Shape = List(&Object(RULE));

@@ -209,6 +209,11 @@ fn is_port(value: &Value) -> bool {
     }
 }
 
+/// Whether a port is given by name, and not as a number or a range.
+pub(super) fn is_named_port(port: &Value) -> bool {
+    port.as_str().is_some_and(is_port_name)
+}
+
 /// A port's name as Kubernetes has it, which calicoctl asks for; Felix takes a policy with another name for missing
 /// (`validatePortName` in `libcalico-go/lib/validator/v3/validator.go`, `felix/calc/validation_filter.go`).
 fn is_port_name(text: &str) -> bool {
