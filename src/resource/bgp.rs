@@ -52,6 +52,11 @@ pub(super) fn host_endpoint(spec: &Spec, problems: &mut Problems) {
 }
 
 pub(super) fn configuration(name: &str, spec: &Spec, problems: &mut Problems) {
+    for field in ["nodeToNodeMeshEnabled", "asNumber"] {
+        if has(spec, field) && name != "default" {
+            problems.say(&format!("spec.{field}"), "it can be set in default only");
+        }
+    }
     for field in ["nodeMeshPassword", "nodeMeshMaxRestartTime"] {
         if has(spec, field) && name != "default" {
             problems.say(&format!("spec.{field}"), "it can be set in default only");
@@ -187,6 +192,8 @@ mod tests {
             ),
             ("BGPPeer", "rr1", "{node: docker-1, peerIP: 172.17.8.1, asNumber: 64512}"),
             ("BGPPeer", "rr1", "{peerIP: '[fd00::1]:1790', asNumber: '1.10', filters: [f]}"),
+            ("BGPPeer", "rr1", "{peerIP: 10.0.0.1, maxRestartTime: 1h2m3.5s, keepaliveTime: 20s}"),
+            ("BGPConfiguration", "default", "{ipv4NormalRoutePriority: 1024, ipv6NormalRoutePriority: 512}"),
             ("BGPPeer", "rr1", "{nodeSelector: all(), peerSelector: has(rr)}"),
             (
                 "BGPFilter",
@@ -224,6 +231,13 @@ mod tests {
         for (kind, name, spec, part) in [
             ("BGPConfiguration", "other", "{}", "metadata.name: default is expected"),
             ("BGPConfiguration", "default", "{asNumber: 4294967296}", "spec.asNumber: an AS number"),
+            (
+                "BGPConfiguration",
+                "node.a",
+                "{asNumber: 64512}",
+                "spec.asNumber: it can be set in default only",
+            ),
+            ("BGPPeer", "a", "{peerIP: 10.0.0.1, maxRestartTime: '10'}", "a time with its unit such as 90s"),
             ("BGPConfiguration", "node.a", "{nodeMeshMaxRestartTime: 90s}", "it can be set in default only"),
             (
                 "BGPConfiguration",
@@ -235,24 +249,6 @@ mod tests {
             ("BGPPeer", "a", "{peerIP: 10.0.0.1, peerSelector: all()}", "spec.peerSelector: it cannot stand"),
             ("BGPPeer", "a", "{peerIP: '10.0.0:1'}", "spec.peerIP: an address is expected"),
             ("BGPPeer", "a", "{peerIp: 10.0.0.1}", "spec.peerIp: there is no such field; peerIP is meant"),
-            (
-                "BGPFilter",
-                "a",
-                "{exportV4: [{action: Accept, cidr: 10.0.0.0/8}]}",
-                "matchOperator: it and cidr",
-            ),
-            (
-                "BGPFilter",
-                "a",
-                "{exportV4: [{matchOperator: In, cidr: 10.0.0.0/8}]}",
-                "action: Accept or Reject",
-            ),
-            (
-                "BGPFilter",
-                "a",
-                "{importV6: [{action: Reject, matchOperator: In, cidr: 10.0.0.0/8}]}",
-                "an IPv6 prefix is expected",
-            ),
             ("IPAMConfiguration", "default", "{}", "spec.autoAllocateBlocks: it must be true"),
             (
                 "IPAMConfiguration",
@@ -263,6 +259,25 @@ mod tests {
         ] {
             let found = problems(kind, name, spec);
             assert!(found.len() == 1 && found[0].contains(part), "{kind} {spec}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn filters_that_calicoctl_refuses_are_refused() {
+        for (spec, part) in [
+            ("{exportV4: [{action: Accept, cidr: 10.0.0.0/8}]}", "matchOperator: it and cidr"),
+            ("{exportV4: [{matchOperator: In, cidr: 10.0.0.0/8}]}", "action: Accept or Reject"),
+            (
+                "{importV6: [{action: Reject, matchOperator: In, cidr: 10.0.0.0/8}]}",
+                "an IPv6 prefix is expected",
+            ),
+            (
+                "{exportV4: [{action: Accept, matchOperator: In, cidr: 10.0.0.1/8}]}",
+                "the host's bits are set: 10.0.0.0/8 is expected",
+            ),
+        ] {
+            let found = problems("BGPFilter", "a", spec);
+            assert!(found.len() == 1 && found[0].contains(part), "{spec}: {found:?}");
         }
     }
 

@@ -7,6 +7,7 @@ use super::shape::Problems;
 use crate::model::{Cidr, IpVersion, is_resource_name};
 use crate::policy::{Graph, Update};
 use serde_json::{Map, Value};
+use std::net::IpAddr;
 
 /// The profile that Calico makes up and never stores.
 const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
@@ -112,8 +113,28 @@ fn tier(document: &Document, spec: &Map<String, Value>, problems: &mut Problems)
     }
 }
 
+/// Felix takes a Node for missing if one of these is wrong (`felix/calc/validation_filter.go`, `validateNodeSpec`).
 fn node(spec: &Map<String, Value>, problems: &mut Problems) {
+    const ADDRESSES: [(&str, IpVersion); 4] = [
+        ("ipv4VXLANTunnelAddr", IpVersion::V4),
+        ("ipv6VXLANTunnelAddr", IpVersion::V6),
+        ("bgp.ipv4IPIPTunnelAddr", IpVersion::V4),
+        ("bgp.routeReflectorClusterID", IpVersion::V4),
+    ];
+    for (path, version) in ADDRESSES {
+        let (outer, field) = path.split_once('.').unwrap_or((path, ""));
+        let value =
+            spec.get(outer).and_then(|value| if field.is_empty() { Some(value) } else { value.get(field) });
+        let Some(value) = value.filter(|value| !value.is_null() && *value != "") else { continue };
+        let read = value.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+        if read.is_none_or(|address| IpVersion::of(address) != version) {
+            problems.say(&format!("spec.{path}"), format!("an {version} address is expected, not {value}"));
+        }
+    }
     let Some(bgp) = spec.get("bgp").filter(|bgp| !bgp.is_null()) else { return };
+    if bgp.as_object().is_some_and(|bgp| bgp.values().all(|value| value.is_null() || value == "")) {
+        problems.say("spec.bgp", "it is empty; leave it out");
+    }
     for (field, version) in [("ipv4Address", IpVersion::V4), ("ipv6Address", IpVersion::V6)] {
         let Some(value) = bgp.get(field).filter(|value| !value.is_null()) else { continue };
         let read = value.as_str().and_then(|text| Cidr::parse_masking(text).ok());
@@ -317,6 +338,30 @@ mod tests {
         for kind in ["Tier", "GlobalNetworkPolicy"] {
             let name = if kind == "Tier" { "a".repeat(63) } else { "a.b".to_owned() };
             assert!(problems(kind, &name, "{}").is_empty());
+        }
+    }
+
+    #[test]
+    fn addresses_of_nodes_are_checked() {
+        let right = "{ipv4VXLANTunnelAddr: 10.1.0.1, ipv6VXLANTunnelAddr: '', bgp: {ipv4Address: 10.0.0.1, routeReflectorClusterID: 1.0.0.1}}";
+        assert!(problems("Node", "a", right).is_empty());
+        for (spec, sentence) in [
+            ("{ipv4VXLANTunnelAddr: x}", "ipv4VXLANTunnelAddr: an IPv4 address is expected, not \"x\""),
+            (
+                "{ipv6VXLANTunnelAddr: 10.1.0.1}",
+                "ipv6VXLANTunnelAddr: an IPv6 address is expected, not \"10.1.0.1\"",
+            ),
+            (
+                "{bgp: {ipv4IPIPTunnelAddr: 10.0.0.1/24}}",
+                "bgp.ipv4IPIPTunnelAddr: an IPv4 address is expected, not \"10.0.0.1/24\"",
+            ),
+            (
+                "{bgp: {routeReflectorClusterID: 7}}",
+                "bgp.routeReflectorClusterID: an IPv4 address is expected, not 7",
+            ),
+            ("{bgp: {}}", "bgp: it is empty; leave it out"),
+        ] {
+            assert_eq!(problems("Node", "a", spec), [format!("spec.{sentence}")]);
         }
     }
 

@@ -58,7 +58,10 @@ fn uses(spec: &IpPoolSpec, problems: &mut Problems) {
     if has("LoadBalancer") && spec.node_selector.as_deref().is_some_and(|it| !matches!(it, "" | "all()")) {
         problems.say("spec.nodeSelector", "all() is expected with LoadBalancer");
     }
-    if has("Tunnel") && spec.namespace_selector.as_deref().is_some_and(|it| !it.is_empty()) {
+    // A pool whose uses are left out is for workloads and tunnels.
+    if (has("Tunnel") || uses.is_empty())
+        && spec.namespace_selector.as_deref().is_some_and(|it| !it.is_empty())
+    {
         problems.say("spec.namespaceSelector", "it cannot stand together with Tunnel in allowedUses");
     }
     for (field, selector) in
@@ -167,6 +170,16 @@ mod tests {
             "{cidr: 10.1.0.0/16, nodeSelector: global()}",
             "spec.nodeSelector: global() means nothing here",
         );
+    }
+
+    #[test]
+    fn a_pool_for_namespaces_is_not_for_tunnels() {
+        for uses in ["", ", allowedUses: []", ", allowedUses: [Workload, Tunnel]"] {
+            wrong(
+                &format!("{{cidr: 10.1.0.0/16, namespaceSelector: has(a){uses}}}"),
+                "spec.namespaceSelector: it cannot stand together with Tunnel in allowedUses",
+            );
+        }
     }
 
     #[test]

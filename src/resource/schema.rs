@@ -2,8 +2,8 @@
 
 use super::kind::KindInfo;
 use super::shape::Shape::{
-    self, Address, Any, AsNumber, Community, Flag, Labels, List, Name, Net, Number, Object, Port, PortName,
-    Protocol, Selector, StrictNet, Text, Whole, Word,
+    self, Address, Any, AsNumber, Community, Duration, Flag, Labels, List, Name, Net, Number, Object, Port,
+    PortName, Protocol, Selector, StrictNet, Text, Whole, Word,
 };
 
 /// A field and its form.
@@ -114,12 +114,14 @@ const BGP_CONFIGURATION: &[Field] = &[
     ("prefixAdvertisements", List(&Object(ADVERTISEMENT))),
     ("listenPort", Whole(1, 65535)),
     ("nodeMeshPassword", Any),
-    ("nodeMeshMaxRestartTime", Text),
+    ("nodeMeshMaxRestartTime", Duration),
     ("bindMode", Word(&["None", "NodeIP"])),
     ("ignoredInterfaces", List(&Text)),
     ("localWorkloadPeeringIPV4", Text),
     ("localWorkloadPeeringIPV6", Text),
     ("programClusterRoutes", Word(&["Enabled", "Disabled"])),
+    ("ipv4NormalRoutePriority", Whole(1, 2_147_483_646)),
+    ("ipv6NormalRoutePriority", Whole(1, 2_147_483_646)),
 ];
 const BGP_PEER: &[Field] = &[
     ("node", Name),
@@ -134,7 +136,8 @@ const BGP_PEER: &[Field] = &[
     ("reversePeering", Word(&["Auto", "Manual"])),
     ("password", Any),
     ("sourceAddress", Word(&["UseNodeIP", "None"])),
-    ("maxRestartTime", Text),
+    ("maxRestartTime", Duration),
+    ("keepaliveTime", Duration),
     ("numAllowedLocalASNumbers", Whole(0, 2_147_483_647)),
     ("ttlSecurity", Whole(1, 255)),
     ("filters", List(&Name)),
@@ -147,7 +150,7 @@ const OPERATION: &[Field] = &[
     ("setPriority", Object(&[("value", Whole(1, 2_147_483_646))])),
 ];
 const FILTER_RULE: &[Field] = &[
-    ("cidr", Net),
+    ("cidr", StrictNet),
     ("prefixLength", Object(LENGTHS)),
     ("source", Word(&["", "RemotePeers"])),
     ("interface", Text),

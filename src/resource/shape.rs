@@ -32,6 +32,8 @@ pub(super) enum Shape {
     Address,
     /// A number of 32 bits, or as text, also in two halves as `1.10`.
     AsNumber,
+    /// A time as Go writes it.
+    Duration,
     /// `1:2` or, of a large one, `1:2:3`.
     Community,
     /// Texts by text, as labels are.
@@ -148,6 +150,7 @@ fn misfit(text: &str, shape: Shape) -> Option<String> {
             Some(format!("{} is expected, or a range such as 80:90", noun(Shape::PortName)))
         }
         Shape::Address if text.parse::<std::net::IpAddr>().is_ok() => None,
+        Shape::Duration if is_duration(text) => None,
         Shape::Community if is_community(text) => None,
         Shape::Selector => Selector::parse(text).err().map(|error| error.to_string()),
         _ => Some(format!("{} is expected", noun(shape))),
@@ -169,6 +172,7 @@ fn noun(shape: Shape) -> &'static str {
         }
         Shape::Address => "an IP address",
         Shape::AsNumber => "an AS number such as 64512 or 1.10",
+        Shape::Duration => "a time with its unit such as 90s or 2m0s",
         Shape::Community => "a BGP community such as 64512:120 or 64512:120:1",
         Shape::Labels | Shape::Object(_) => "an object",
         Shape::List(_) => "a list",
@@ -235,6 +239,23 @@ fn is_as_number(value: &Value) -> bool {
         },
         _ => false,
     }
+}
+
+/// What Go's `time.ParseDuration` takes, without sign: Calico's own programs cannot read a resource with anything else.
+fn is_duration(text: &str) -> bool {
+    const UNITS: [&str; 8] = ["h", "m", "s", "ms", "us", "µs", "μs", "ns"];
+    let mut rest = text;
+    while !rest.is_empty() {
+        let of_number = |letter: char| letter.is_ascii_digit() || letter == '.';
+        let (number, tail) = rest.split_at(rest.find(|letter| !of_number(letter)).unwrap_or(rest.len()));
+        let (unit, tail) = tail.split_at(tail.find(of_number).unwrap_or(tail.len()));
+        let digits = number.bytes().any(|b| b.is_ascii_digit()) && number.matches('.').count() <= 1;
+        if !digits || !UNITS.contains(&unit) {
+            return text == "0";
+        }
+        rest = tail;
+    }
+    !text.is_empty()
 }
 
 fn is_community(text: &str) -> bool {
