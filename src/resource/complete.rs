@@ -1,7 +1,8 @@
 //! What calicoctl adds to a document before it writes it.
 
 use super::document::{Document, NAME_ANNOTATION};
-use crate::model::IpPoolSpec;
+use super::shape::PROTOCOLS;
+use crate::model::{Cidr, IpPoolSpec};
 use serde_json::{Map, Value, json};
 
 /// The tier of a policy that names none.
@@ -14,7 +15,16 @@ pub(super) fn complete(document: &mut Document) {
         document.edit_metadata(|metadata| drop(metadata.insert("namespace".to_owned(), namespace.into())));
     }
     match document.kind.word {
-        "NetworkPolicy" | "GlobalNetworkPolicy" => policy(document),
+        "NetworkPolicy" | "GlobalNetworkPolicy" => {
+            policy(document);
+            document.edit_spec(rules);
+        }
+        "Profile" => document.edit_spec(rules),
+        "HostEndpoint" => document.edit_spec(|spec| {
+            for port in items(spec.get_mut("ports")) {
+                port.get_mut("protocol").into_iter().for_each(protocol);
+            }
+        }),
         "IPPool" => pool(document),
         "Tier" => document.edit_spec(|spec| {
             if document_is_default_tier(spec) {
@@ -62,6 +72,44 @@ fn policy(document: &mut Document) {
             spec.insert("types".to_owned(), types);
         }
     });
+}
+
+fn items(list: Option<&mut Value>) -> impl Iterator<Item = &mut Value> {
+    list.and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+/// Gives rules the form that calicoctl asks for, so that it takes what it is given back: it knows protocols to the
+/// letter's case only, and prefixes with their length and without host bits (`libcalico-go/lib/validator/v3`).
+fn rules(spec: &mut Map<String, Value>) {
+    for direction in ["ingress", "egress"] {
+        for rule in items(spec.get_mut(direction)) {
+            for field in ["protocol", "notProtocol"] {
+                rule.get_mut(field).into_iter().for_each(protocol);
+            }
+            for side in ["source", "destination"] {
+                for field in ["nets", "notNets"] {
+                    items(rule.get_mut(side).and_then(|side| side.get_mut(field))).for_each(prefix);
+                }
+            }
+        }
+    }
+}
+
+fn protocol(value: &mut Value) {
+    let name = value.as_str().and_then(|text| PROTOCOLS.iter().find(|name| name.eq_ignore_ascii_case(text)));
+    if let Some(name) = name {
+        *value = (*name).into();
+    }
+}
+
+/// Text that is right stays as it was written.
+fn prefix(value: &mut Value) {
+    let Some(text) = value.as_str() else { return };
+    if let Ok(cidr) = Cidr::parse_masking(text.trim())
+        && !(text.contains('/') && text.parse::<Cidr>().is_ok())
+    {
+        *value = cidr.to_string().into();
+    }
 }
 
 /// Sets one entry of a map in the metadata, which is made if there is none.
@@ -116,6 +164,42 @@ mod tests {
         assert_eq!(value["metadata"]["annotations"][NAME_ANNOTATION], r#"{"name":"allow-web"}"#);
         assert_eq!(value["spec"]["types"], json!(["Egress"]));
         assert_eq!(value["spec"]["tier"], "default");
+    }
+
+    #[test]
+    fn rules_get_the_form_that_calicoctl_takes() {
+        let rule = |protocol: &str, nets: &str| {
+            format!(
+                r#"{{"action":"Allow","protocol":{protocol},"notProtocol":"SCTP","source":{{"nets":{nets}}},"destination":{{"notNets":{nets}}}}}"#
+            )
+        };
+        for (kind, direction) in
+            [("Profile", "egress"), ("NetworkPolicy", "ingress"), ("GlobalNetworkPolicy", "egress")]
+        {
+            let spec = |protocol: &str, nets: &str| {
+                let text = format!(
+                    r#"{{"kind":"{kind}","apiVersion":"projectcalico.org/v3","metadata":{{"name":"a"}},"spec":{{"{direction}":[{}]}}}}"#,
+                    rule(protocol, nets)
+                );
+                completed(&text)["spec"][direction].clone()
+            };
+            for (given, protocol) in [
+                ("\"udplite\"", "\"UDPLite\""),
+                ("\"ICMPV6\"", "\"ICMPv6\""),
+                ("6", "6"),
+                ("\"17\"", "\"17\""),
+            ] {
+                let nets = r#"["10.0.0.1","10.1.2.3/8","fd00::1/64","fd00::1"," 10.2.0.0/16","FD00::/8"]"#;
+                let right =
+                    r#"["10.0.0.1/32","10.0.0.0/8","fd00::/64","fd00::1/128","10.2.0.0/16","FD00::/8"]"#;
+                let expected: Value = serde_json::from_str(&format!("[{}]", rule(protocol, right))).unwrap();
+                assert_eq!(spec(given, nets), expected, "{kind}");
+            }
+        }
+        let endpoint = completed(
+            r#"{"kind":"HostEndpoint","apiVersion":"projectcalico.org/v3","metadata":{"name":"a"},"spec":{"ports":[{"name":"a","protocol":"tcp","port":1}]}}"#,
+        );
+        assert_eq!(endpoint["spec"]["ports"][0]["protocol"], "TCP");
     }
 
     #[test]

@@ -179,13 +179,15 @@ fn noun(shape: Shape) -> &'static str {
     }
 }
 
-/// Names are Calico's to the letter's case; a number may come as text.
+/// Calico's names of protocols.
+pub(super) const PROTOCOLS: [&str; 6] = ["TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite"];
+
+/// The case of letters does not matter, for it is put right afterwards; a number may come as text.
 fn is_protocol(value: &Value) -> bool {
-    const NAMES: [&str; 6] = ["TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite"];
     match value {
         Value::Number(number) => number.as_u64().is_some_and(|number| (1..=255).contains(&number)),
         Value::String(text) => {
-            NAMES.iter().any(|name| name.eq_ignore_ascii_case(text))
+            PROTOCOLS.iter().any(|name| name.eq_ignore_ascii_case(text))
                 || text.parse::<u8>().is_ok_and(|number| number > 0)
         }
         _ => false,
