@@ -4,7 +4,7 @@
 #
 #   run.sh [ROUNDS]      default 30 rounds of single starts, 5 rounds of 20 at once, and 300 turns of traffic
 set -euo pipefail
-export PATH="$PATH:/usr/sbin:/sbin"
+export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
 top=$(cd "$(dirname "$0")/.." && pwd)
 rounds=${1:-30}
 at_once=20
@@ -18,8 +18,8 @@ kinds=(none bridge calico)
 [ -x "$top/plugin/rootfs/calico-libnetwork" ] || { echo "bench: no plugin here; run 'make plugin'" >&2; exit 1; }
 "$top/tools/setup.sh" run
 cd "$top"
-streams=$(readlink -f "$(cargo bench --locked --bench streams --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')")
-[ -x "$streams" ] || { echo "bench: cargo bench --bench streams --no-run does not build" >&2; exit 1; }
+built=$(cargo bench --locked --bench streams --no-run 2>&1) || { echo "$built" >&2; exit 1; }
+streams=$(readlink -f "$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$built")")
 work=$(mktemp -d)
 chmod 755 "$work"
 mkdir -m 755 "$work/host"

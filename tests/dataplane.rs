@@ -647,6 +647,43 @@ fn forward_chains_without_docker_and_drop_are_left_alone() {
         lab.block(lab.dataplane.resync()).unwrap();
         std::thread::sleep(Duration::from_millis(700));
         assert!(!run("iptables-nft -S").contains("cali"));
+        // As a process leaves it that ended beside Felix: by it everything would pass.
+        run("iptables-nft -A FORWARD -i cali+ -m comment --comment calico-docker -j ACCEPT");
+        lab.eventually("what lets everything pass is gone", || !run("iptables-nft -S").contains("cali"));
+    });
+}
+
+#[test]
+fn the_old_iptables_lets_pass_what_felix_decides_about() {
+    isolated("the_old_iptables_lets_pass_what_felix_decides_about", || {
+        if !have("iptables-legacy", "iptables-legacy") || !try_run("iptables-legacy -P FORWARD DROP").0 {
+            return;
+        }
+        let lab = Lab::start(options());
+        let rules = || {
+            let listing = run("iptables-legacy -S FORWARD");
+            let of = |marked: bool| {
+                listing
+                    .lines()
+                    .filter(|line| line.contains("cali+") && line.contains("--mark") == marked)
+                    .count()
+            };
+            (of(true), of(false))
+        };
+        lab.eventually("our packets pass", || rules() == (2, 0));
+        felix(["ip", "ip6"], &["cali1"]);
+        lab.block(lab.dataplane.stand_back()).unwrap();
+        assert_eq!(rules(), (0, 2));
+        // Felix moves to the old iptables, where it sees to FORWARD itself.
+        lines(
+            "iptables-legacy -N cali-FORWARD
+            iptables-legacy -I FORWARD -j cali-FORWARD
+            nft delete table ip calico
+            nft delete table ip6 calico",
+        );
+        lab.eventually("FORWARD is Felix's", || rules() == (0, 0));
+        lab.block(lab.dataplane.take_over()).unwrap();
+        assert_eq!(rules(), (2, 0));
     });
 }
 
@@ -1278,6 +1315,19 @@ fn felix_comes_and_goes_without_a_packet_lost_or_let_through() {
         let closed = ["10.65.0.3", "fd65::3"];
         container("c3", "cali3", closed);
         let lab = Lab::start(options());
+        // Docker's policy. What Felix accepts of a connection bears no mark when it comes there, or comes there first.
+        let forward = || run("iptables-nft -S FORWARD; ip6tables-nft -S FORWARD");
+        let passing = |marked: bool| {
+            forward()
+                .lines()
+                .filter(|line| line.contains("cali+") && line.contains("--mark") == marked)
+                .count()
+        };
+        let docker = have("iptables-nft", "iptables");
+        if docker {
+            run("iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP");
+            lab.eventually("our packets pass", || passing(true) == 4);
+        }
         let stream = Stream::start();
         let let_through = serve_udp("c2", "[::]:91");
         let stop = Arc::new(AtomicBool::new(false));
@@ -1299,8 +1349,10 @@ fn felix_comes_and_goes_without_a_packet_lost_or_let_through() {
             stream.await_more();
             let table = run("nft list table inet calico-docker");
             assert!(!table.contains("from-wl") && table.contains("nat-prerouting"), "{table}");
+            assert!(!docker || (passing(true), passing(false)) == (0, 4), "{}", forward());
             lab.block(lab.dataplane.take_over()).unwrap();
             stream.await_more();
+            assert!(!docker || (passing(true), passing(false)) == (4, 0), "{}", forward());
             lines(
                 "nft delete table ip calico
                 nft delete table ip6 calico",

@@ -83,26 +83,32 @@ async fn filters_in(socket: &mut Socket, table: &TableId, chains: &[Chain]) -> R
 }
 
 /// Where Felix filters forwarded packets of one family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Filters {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Filters {
     /// In FORWARD of iptables-nft.
-    Iptables,
+    pub(super) iptables: bool,
     /// In a table of its own, with a hook of its own.
-    OwnTable,
-    /// In neither.
-    Nowhere,
+    pub(super) own_table: bool,
+    /// In FORWARD of the old iptables.
+    pub(super) legacy: bool,
 }
 
 /// Where Felix filters what FORWARD of this table sees as well.
-pub(super) async fn filters_beside(socket: &mut Socket, forward: &TableId) -> Result<Filters, NftError> {
+pub(super) async fn filters_beside(
+    socket: &mut Socket,
+    forward: &TableId,
+    tool: &legacy::Legacy<'_>,
+) -> Result<Filters, NftError> {
     let own = TableId::new(forward.family, OWN_TABLE);
-    for (table, found) in [(forward, Filters::Iptables), (&own, Filters::OwnTable)] {
+    let [mut iptables, mut own_table] = [false; 2];
+    for (table, found) in [(forward, &mut iptables), (&own, &mut own_table)] {
         let chains = socket.chains(table).await?;
-        if filters_in(socket, table, &chains).await? {
-            return Ok(found);
-        }
+        *found = filters_in(socket, table, &chains).await?;
     }
-    Ok(Filters::Nowhere)
+    // Without the tool there is nothing to look with; the guard reports that.
+    let legacy = tool.in_use().await.unwrap_or(false)
+        && tool.listing().await.is_ok_and(|listing| listing.lines().any(is_jump));
+    Ok(Filters { iptables, own_table, legacy })
 }
 
 /// Waits until Felix has programmed an endpoint, and says whether it has. `changes` counts those of its tables.

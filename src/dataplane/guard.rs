@@ -147,11 +147,20 @@ pub(super) async fn ensure(
     table: &TableId,
     (mode, marks, passing): (ForwardAccept, Marks, Passing),
 ) -> Result<bool, NftError> {
-    if !wanted(&socket.chains(table).await?, mode) {
+    let chains = socket.chains(table).await?;
+    if !chains.iter().any(|chain| chain.name == FORWARD) {
         return Ok(false);
     }
     let present = socket.rules(table, Some(FORWARD)).await?;
     let mut batch = Batch::new(table.clone());
+    if !wanted(&chains, mode) {
+        // Those with a mark let nothing pass that our filter has not; those without must not stay behind.
+        let unmarked = last(marks, Passing::Endpoints);
+        for rule in present.iter().filter(|rule| unmarked.iter().any(|ours| ours.same_as(rule))) {
+            batch.ops.extend(rule.handle.map(|handle| Op::DeleteRule { chain: FORWARD.to_owned(), handle }));
+        }
+        return socket.commit(&batch).await.map(|()| false);
+    }
     let missing = last(marks, passing).into_iter().filter(|rule| !present.iter().any(|p| p.same_as(rule)));
     missing.for_each(|rule| batch.push(Op::AddRule(rule)));
     socket.commit(&batch).await?;
@@ -179,20 +188,16 @@ impl Worker {
     pub(super) async fn assert_guard(&mut self) {
         let mut warnings = Vec::new();
         if self.active {
-            for table in tables() {
-                match self.guard_table(&table).await {
-                    Ok(true) => log::info!("FORWARD of table {table}: our packets are let pass"),
-                    Ok(false) => {}
-                    Err(error) => warnings.push(error.to_string()),
-                }
-            }
             let tools = self.options.legacy.clone();
             for (table, family) in tables().iter().zip(legacy::families(&tools, self.options.timing.deadline))
             {
-                match self.guard_legacy(table, &family).await {
-                    Ok(true) => log::info!("FORWARD of the old iptables: our packets are let pass"),
-                    Ok(false) => {}
-                    Err(error) => warnings.push(error),
+                let names = [format!("table {table}"), "the old iptables".to_owned()];
+                for (name, outcome) in names.iter().zip(self.guard_forward(table, &family).await) {
+                    match outcome {
+                        Ok(true) => log::info!("FORWARD of {name}: our packets are let pass"),
+                        Ok(false) => {}
+                        Err(error) => warnings.push(error),
+                    }
                 }
             }
         }

@@ -37,14 +37,17 @@ impl Legacy<'_> {
         accept: u32,
         passing: Passing,
     ) -> Result<bool, String> {
-        if mode == ForwardAccept::Never || !self.in_use().await? {
+        if !self.in_use().await? || (mode == ForwardAccept::Never && !self.tool.exists()) {
             return Ok(false);
         }
         let forward = self.listing().await?;
-        if mode == ForwardAccept::Auto
-            && !forward.starts_with("-P FORWARD DROP")
-            && !forward.contains("DOCKER")
-        {
+        let wanted = match mode {
+            ForwardAccept::Never => false,
+            ForwardAccept::Always => true,
+            ForwardAccept::Auto => forward.starts_with("-P FORWARD DROP") || forward.contains("DOCKER"),
+        };
+        if !wanted {
+            self.delete_kind(&forward, accept, Passing::Endpoints).await?;
             return Ok(false);
         }
         let mut appended = false;
@@ -58,12 +61,7 @@ impl Legacy<'_> {
             Passing::Marked => Passing::Endpoints,
             Passing::Endpoints => Passing::Marked,
         };
-        let stale = ours(accept, other);
-        // Few hosts ever have them, and asking for each is a process more.
-        if forward.lines().any(|line| is_ours(line) && line.contains("--mark") == (other == Passing::Marked))
-        {
-            self.delete(&stale).await?;
-        }
+        self.delete_kind(&forward, accept, other).await?;
         Ok(appended)
     }
 
@@ -74,6 +72,15 @@ impl Legacy<'_> {
         }
         self.delete(&ours(accept, Passing::Marked)).await?;
         self.delete(&ours(accept, Passing::Endpoints)).await
+    }
+
+    /// Deletes our rules of one kind if the listing has any: few hosts ever do, and to ask for each is a process more.
+    async fn delete_kind(&self, listing: &str, accept: u32, kind: Passing) -> Result<(), String> {
+        let marked = kind == Passing::Marked;
+        match listing.lines().any(|line| is_ours(line) && line.contains("--mark") == marked) {
+            true => self.delete(&ours(accept, kind)).await,
+            false => Ok(()),
+        }
     }
 
     async fn delete(&self, rules: &[Vec<String>]) -> Result<(), String> {

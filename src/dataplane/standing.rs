@@ -12,7 +12,7 @@ use super::felix::Filters;
 use super::guard::Passing;
 use super::worker::Worker;
 use super::{DataplaneError, beside, felix, guard, legacy, render};
-use crate::nft::{NftError, Table, TableId};
+use crate::nft::{Table, TableId};
 use std::collections::BTreeSet;
 
 impl Worker {
@@ -22,13 +22,13 @@ impl Worker {
         if was || !self.active {
             return Ok(());
         }
+        // First of all: with our filter go the marks by which its packets pass FORWARD.
+        self.assert_guard().await;
         let unhooked = |worker: &Self, unread: &_| beside::unhooked(&worker.desired, &worker.options, unread);
         let outcome = self.repair(unhooked).await;
         // Should it fail, the next comparison takes all of it away in one step.
         let _ = self.checked(outcome).inspect_err(|error| log::info!("{error}; comparing the whole table"));
-        let outcome = self.resync().await;
-        self.assert_guard().await;
-        outcome
+        self.resync().await
     }
 
     /// Says how it was before.
@@ -72,50 +72,49 @@ impl Worker {
         outcome
     }
 
-    /// Whose packets FORWARD shall let pass beside a Felix that may filter in this table or in its own; `None` where that
-    /// is its own affair. A Felix with tables of its own leaves FORWARD alone, and whether packets come there before they
-    /// come to Felix depends on which of the two chains was made first: their priority is the same. So those of endpoints
-    /// pass without a mark, and Felix's chain decides about them.
-    async fn passing(&mut self, table: &TableId) -> Result<Option<Passing>, NftError> {
-        if !self.standing {
-            return Ok(Some(Passing::Marked));
-        }
-        Ok(match felix::filters_beside(self.socket()?, table).await? {
-            Filters::Iptables => None,
-            Filters::OwnTable => Some(Passing::Endpoints),
-            Filters::Nowhere => Some(Passing::Marked),
-        })
-    }
-
-    /// Looks at one family of the old iptables' FORWARD. Says whether our rules were added.
-    pub(super) async fn guard_legacy(
+    /// Looks at FORWARD of iptables-nft and of the old iptables. Says of each whether our rules were added.
+    pub(super) async fn guard_forward(
         &mut self,
         table: &TableId,
         family: &legacy::Legacy<'_>,
-    ) -> Result<bool, String> {
-        if !family.in_use().await? {
-            return Ok(false);
-        }
-        let outcome = self.passing(table).await;
-        let passing = self.checked(outcome).map_err(|error| error.to_string())?;
-        let felix = self.standing && family.listing().await?.lines().any(felix::is_jump);
-        let (mode, marks) = (self.options.forward_accept, self.options.marks);
-        // What Felix in iptables-nft accepts must pass here as well; its mark is the same as ours.
-        match felix {
-            true => family.remove(marks.accept).await.map(|()| false),
-            false => family.ensure(mode, marks.accept, passing.unwrap_or(Passing::Marked)).await,
-        }
-    }
-
-    /// Looks at the FORWARD chain of one table. Says whether our rules were added.
-    pub(super) async fn guard_table(&mut self, table: &TableId) -> Result<bool, NftError> {
-        let (mode, marks) = (self.options.forward_accept, self.options.marks);
-        let outcome = match self.passing(table).await {
-            Ok(Some(passing)) => guard::ensure(self.socket()?, table, (mode, marks, passing)).await,
-            Ok(None) => guard::remove(self.socket()?, table, marks).await.map(|()| false),
-            Err(error) => Err(error),
+    ) -> [Result<bool, String>; 2] {
+        let outcome = match self.standing {
+            true => match self.socket() {
+                Ok(socket) => felix::filters_beside(socket, table, family).await,
+                Err(error) => Err(error),
+            },
+            false => Ok(Filters::default()),
         };
-        self.checked(outcome)
+        let filters = match self.checked(outcome) {
+            Ok(filters) => filters,
+            Err(error) => return [Err(error.to_string()), Ok(false)],
+        };
+        let (mode, marks) = (self.options.forward_accept, self.options.marks);
+        let socket = self.socket();
+        let outcome = match (socket, passing(filters, filters.iptables)) {
+            (Ok(socket), Some(passing)) => guard::ensure(socket, table, (mode, marks, passing)).await,
+            (Ok(socket), None) => guard::remove(socket, table, marks).await.map(|()| false),
+            (Err(error), _) => Err(error),
+        };
+        let nft = self.checked(outcome).map_err(|error| error.to_string());
+        let legacy = match passing(filters, filters.legacy) {
+            Some(passing) => family.ensure(mode, marks.accept, passing).await,
+            None => family.remove(marks.accept).await.map(|()| false),
+        };
+        [nft, legacy]
+    }
+}
+
+/// Which packets of endpoints a FORWARD shall let pass beside Felix, which may filter `here`; `None` where it is Felix's
+/// own affair. A Felix that filters elsewhere leaves this one alone, where Docker's policy drops; which of the two a packet
+/// meets first depends on which was made first, as their priority is the same, and what belongs to a connection Felix
+/// accepts without a mark (`felix/rules/endpoints.go`). So all of endpoints' packets pass, and Felix decides about them.
+/// Pure.
+fn passing(filters: Filters, here: bool) -> Option<Passing> {
+    match filters {
+        _ if here => None,
+        Filters { iptables: false, own_table: false, legacy: false } => Some(Passing::Marked),
+        _ => Some(Passing::Endpoints),
     }
 }
 

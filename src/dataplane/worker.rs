@@ -183,10 +183,12 @@ impl Worker {
             if lost || of(render::table_id()) {
                 self.table.soon(now, settle);
             }
-            if lost || guard::tables().into_iter().any(of) {
+            let felix = lost || felix::tables().into_iter().any(of);
+            // Beside Felix it depends on where Felix filters.
+            if lost || guard::tables().into_iter().any(of) || (felix && self.standing) {
                 self.guard.soon(now, settle);
             }
-            if lost || felix::tables().into_iter().any(of) {
+            if felix {
                 self.felix.send_modify(|count| *count += 1);
             }
         }
@@ -225,6 +227,10 @@ impl Worker {
         match verb {
             Verb::Ensure => {
                 self.active = true;
+                if self.standing {
+                    // A former process may filter with marks, which go with its hooks.
+                    self.assert_guard().await;
+                }
                 let outcome = self.resync().await;
                 self.assert_guard().await;
                 outcome

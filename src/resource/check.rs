@@ -1,5 +1,6 @@
 //! What is wrong with a document, whatever else the datastore holds.
 
+use super::complete::DEFAULT_TIER_ORDER;
 use super::document::Document;
 use super::rule;
 use super::schema;
@@ -97,13 +98,15 @@ fn name(document: &Document, problems: &mut Problems) {
 /// The tiers that Calico makes itself stay as it makes them (`validateTier`, `api/pkg/apis/projectcalico/v3/tier.go`).
 fn tier(document: &Document, spec: &Map<String, Value>, problems: &mut Problems) {
     let (order, action) = match document.name.as_str() {
-        "default" => (1_000_000.0, "Deny"),
+        "default" => (f64::from(DEFAULT_TIER_ORDER), "Deny"),
         "kube-admin" => (1_000.0, "Pass"),
         "kube-baseline" => (10_000_000.0, "Pass"),
         _ => return,
     };
     let name = &document.name;
-    if spec.get("order").and_then(Value::as_f64).is_none_or(|found| (found - order).abs() > 0.0) {
+    // As it is completed before it is written.
+    let found = spec.get("order").and_then(Value::as_f64).unwrap_or_else(|| DEFAULT_TIER_ORDER.into());
+    if (found - order).abs() > 0.0 {
         problems.say("spec.order", format!("the order of tier {name} is {order} and cannot be changed"));
     }
     // Where it is left out, Deny is meant.
@@ -376,12 +379,15 @@ mod tests {
                 [format!("spec.defaultAction: that of tier {name} is Pass and cannot be changed")]
             );
         }
-        for spec in ["{order: 5}", "{}"] {
-            assert_eq!(
-                problems("Tier", "default", spec),
-                ["spec.order: the order of tier default is 1000000 and cannot be changed"]
-            );
-        }
+        assert!(problems("Tier", "default", "{}").is_empty(), "as Calico stored it before 3.30");
+        assert_eq!(
+            problems("Tier", "default", "{order: 5}"),
+            ["spec.order: the order of tier default is 1000000 and cannot be changed"]
+        );
+        assert_eq!(
+            problems("Tier", "kube-admin", "{defaultAction: Pass}"),
+            ["spec.order: the order of tier kube-admin is 1000 and cannot be changed"]
+        );
     }
 
     #[test]

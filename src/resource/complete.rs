@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 
 /// The tier of a policy that names none.
 pub(super) const DEFAULT_TIER: &str = "default";
+/// The order of tier `default`, and of every tier that names none.
+pub(super) const DEFAULT_TIER_ORDER: u32 = 1_000_000;
 const TIER_LABEL: &str = "projectcalico.org/tier";
 
 /// Fills in what a document leaves open.
@@ -26,11 +28,7 @@ pub(super) fn complete(document: &mut Document) {
             }
         }),
         "IPPool" => pool(document),
-        "Tier" => document.edit_spec(|spec| {
-            if document_is_default_tier(spec) {
-                spec.insert("defaultAction".to_owned(), "Deny".into());
-            }
-        }),
+        "Tier" => document.edit_spec(tier),
         _ => document.edit_spec(|_| {}),
     }
     if document.kind.empty_status
@@ -40,9 +38,14 @@ pub(super) fn complete(document: &mut Document) {
     }
 }
 
-/// Whether the action of a tier is left open; it is then Deny.
-fn document_is_default_tier(spec: &Map<String, Value>) -> bool {
-    spec.get("defaultAction").and_then(Value::as_str).is_none_or(str::is_empty)
+/// As `DefaultTierFields` in `libcalico-go/lib/resources/tier.go`.
+fn tier(spec: &mut Map<String, Value>) {
+    if spec.get("order").is_none_or(Value::is_null) {
+        spec.insert("order".to_owned(), DEFAULT_TIER_ORDER.into());
+    }
+    if spec.get("defaultAction").and_then(Value::as_str).is_none_or(str::is_empty) {
+        spec.insert("defaultAction".to_owned(), "Deny".into());
+    }
 }
 
 /// The tier that a policy's spec names.

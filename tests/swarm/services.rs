@@ -146,13 +146,20 @@ fn moves(swarm: &Swarm) {
     swarm.availability("two", "active");
 }
 
+/// The engine asks a manager for the attachment, for at most 20 s: less than a manager that was killed can need to come back.
+fn start_looker(lab: &Lab, host: &str) {
+    wait_for(&format!("look-{host} to start"), SWARM, || {
+        lab.engine(host).try_docker(&["start", &format!("look-{host}")]).status.success()
+    });
+}
+
 /// Every daemon is restarted, with tasks on it; the manager's and one worker's are killed besides.
 fn daemons(swarm: &Swarm) {
     let lab = &swarm.lab;
     for host in lab.names() {
         lab.run("engine", &[host, "stop"]);
         lab.run("engine", &[host, "start"]);
-        lab.engine(host).docker(&["start", &format!("look-{host}")]);
+        start_looker(lab, host);
         converged(lab, MANAGER, "front", 4);
         converged(lab, MANAGER, "back", 3);
         settled(lab, 10);
@@ -160,7 +167,7 @@ fn daemons(swarm: &Swarm) {
     for host in ["one", "three"] {
         lab.run("engine", &[host, "kill"]);
         lab.run("engine", &[host, "start"]);
-        lab.engine(host).docker(&["start", &format!("look-{host}")]);
+        start_looker(lab, host);
         converged(lab, MANAGER, "front", 4);
         converged(lab, MANAGER, "back", 3);
         settled(lab, 10);
