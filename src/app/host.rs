@@ -2,7 +2,7 @@
 
 use crate::driver::Drivers;
 use crate::model::IfaceName;
-use crate::net::{Host, HostEvent, SettingChange, SettingOf};
+use crate::net::{Host, HostEvent, SettingOf};
 use crate::task::Backoff;
 use futures::StreamExt;
 use std::collections::BTreeSet;
@@ -48,9 +48,7 @@ pub(super) async fn watch_host(host: Arc<dyn Host>, drivers: Arc<Drivers>) {
 
 async fn repair(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent], down: &mut BTreeSet<String>) {
     let lost = burst.contains(&HostEvent::Resync);
-    let forwarding_off =
-        |event: &HostEvent| matches!(event, HostEvent::Setting(SettingChange { of: SettingOf::All, .. }));
-    if lost || burst.iter().any(forwarding_off) {
+    if lost || burst.contains(&HostEvent::Setting(SettingOf::All)) {
         repair_forwarding(host).await;
     }
     let next_hops =
@@ -99,7 +97,7 @@ async fn repair_endpoints(host: &dyn Host, drivers: &Drivers, burst: &[HostEvent
     let changed = |event: &HostEvent| match event {
         HostEvent::Route(change) if change.gone && change.route.is_of_endpoint() => change.route.index,
         HostEvent::Address(change) if change.gone => Some(change.index),
-        HostEvent::Setting(SettingChange { of: SettingOf::Link(index), .. }) => Some(*index),
+        HostEvent::Setting(SettingOf::Link(index)) => Some(*index),
         _ => None,
     };
     let indices: BTreeSet<u32> = burst.iter().filter_map(changed).collect();

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Where iptables sees forwarded packets, and the chain to which Felix has it lead.
-const IN_IPTABLES: [&str; 2] = ["FORWARD", FORWARD];
-const FORWARD: &str = "cali-FORWARD";
+const IN_IPTABLES: [&str; 2] = ["FORWARD", CALI_FORWARD];
+const CALI_FORWARD: &str = "cali-FORWARD";
 /// The same in Felix's own tables, with the name of its layer before it (`felix/nftables/table.go`, `baseChains`, and
 /// `table_layer.go`).
 const IN_OWN_TABLE: [&str; 2] = ["filter-FORWARD", "filter-cali-FORWARD"];
@@ -155,7 +155,7 @@ pub async fn felix_programming(options: &Options) -> Result<FelixProgramming, Da
         if present.contains(&table) {
             let chains = socket.chains(&table).await.map_err(failed)?;
             if filters_in(&mut socket, &table, &chains).await.map_err(failed)? {
-                found.signs.push(format!("chain {FORWARD} in table {table}"));
+                found.signs.push(format!("chain {CALI_FORWARD} in table {table}"));
             }
             found.note(family, chains.iter().map(|chain| chain.name.as_str()));
         }
@@ -168,7 +168,7 @@ pub async fn felix_programming(options: &Options) -> Result<FelixProgramming, Da
         }
         let Ok(listing) = tool.everything().await else { continue };
         if listing.lines().any(is_jump) {
-            found.signs.push(format!("chain {FORWARD} in the old iptables"));
+            found.signs.push(format!("chain {CALI_FORWARD} in the old iptables"));
         }
         found.note(family, listing.lines().filter_map(|line| line.strip_prefix("-N ")));
     }
@@ -177,7 +177,7 @@ pub async fn felix_programming(options: &Options) -> Result<FelixProgramming, Da
 
 /// Whether a line of `iptables -S` leads forwarded packets to Felix.
 pub(super) fn is_jump(line: &str) -> bool {
-    line.starts_with("-A FORWARD ") && line.split_whitespace().any(|word| word == FORWARD)
+    line.starts_with("-A FORWARD ") && line.split_whitespace().any(|word| word == CALI_FORWARD)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! An accept in our table ends our base chain only; where Docker (or ufw, or firewalld) has set the policy of FORWARD to
 //! DROP, our packets would end there. So two rules at the end of FORWARD accept what carries our mark. At the end,
 //! because Docker's own drops must come first; with the mark, because without our table nothing may pass. Beside a Felix
-//! that filters in a table of its own they do without the mark ([`super::standing`]).
+//! that filters elsewhere they do without the mark ([`super::standing`]).
 //!
 //! Before it comes there a packet has gone through all of Docker's rules, several for each of its bridges. What belongs
 //! to a connection that went through them once carries both marks ([`super::forward`]), and is spared that by two rules

@@ -44,7 +44,7 @@ impl Drivers {
     /// Endpoints that have their WorkloadEndpoint in the datastore. The others that are joined were deleted there by somebody
     /// else (`calicoctl delete node` takes all of a node's), their addresses maybe with them.
     pub async fn known_endpoints(&self) -> Result<BTreeSet<String>, DriverError> {
-        // In this order: one that is made meanwhile is in neither.
+        // In this order: otherwise one that is made meanwhile would be here and not yet there, as if it were lost.
         let local = self.endpoints.all();
         let stored = self.stored_endpoints().await?;
         let known = |endpoint: &LocalEndpoint| endpoint.sandbox.is_none() || stored.contains(&endpoint.id);

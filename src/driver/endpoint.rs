@@ -119,11 +119,11 @@ impl Drivers {
     }
 
     async fn write_endpoint(&self, plan: &EndpointPlan, network: &NetworkRecord) -> Result<(), DriverError> {
-        let (key, value) = self.encode_endpoint(plan, network)?;
-        match self.store.commit(Txn::new().create(&key, value.clone())).await {
-            Ok(_) => {}
+        match self.create_workload_endpoint(plan, network).await {
+            Ok(true) => {}
             // Ours from before, though not in the index: its first write was answered with an error and happened.
-            Err(StoreError::Conflict { .. }) => {
+            Ok(false) => {
+                let (key, value) = self.encode_endpoint(plan, network)?;
                 self.store.commit(Txn::new().put(&key, value)).await?;
             }
             Err(error) => {
@@ -131,7 +131,7 @@ impl Drivers {
                 if let Err(undo) = self.delete_workload_endpoint(&plan.id).await {
                     log::warn!("endpoint {} may be left in the datastore: {undo}", plan.id.short());
                 }
-                return Err(error.into());
+                return Err(error);
             }
         }
         self.endpoints.insert(LocalEndpoint {

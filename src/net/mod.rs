@@ -41,7 +41,7 @@ pub use mtu::{FALLBACK_MTU, host_mtu, is_uplink, workload_mtu};
 pub use next_hop::{NEXT_HOPS, NextHops};
 pub use remote::RouteChanges;
 pub use route::{HostRoute, KERNEL_PROTOCOL, ROUTE_METRIC, ROUTE_PROTOCOL, RouteKind};
-pub use setting::{SettingChange, SettingOf};
+pub use setting::SettingOf;
 pub use vxlan::{VXLAN_DEVICES, Vtep, VxlanDevice};
 
 use crate::model::{IfaceName, IpVersion, MacAddress};

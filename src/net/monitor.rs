@@ -5,7 +5,7 @@ use super::error::NetError;
 use super::link::Link;
 use super::next_hop::is_next_hop_route;
 use super::route::{self, HostRoute};
-use super::setting::{self, SettingChange};
+use super::setting::{self, SettingOf};
 use super::vxlan;
 use crate::model::MacAddress;
 use futures::stream::{self, BoxStream};
@@ -52,7 +52,7 @@ pub enum HostEvent {
     /// A permanent neighbour or forwarding entry came, or any went.
     Neighbour(NeighbourChange),
     /// A setting on which endpoints depend was changed.
-    Setting(SettingChange),
+    Setting(SettingOf),
     /// Events were lost: read everything again.
     Resync,
 }

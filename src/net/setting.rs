@@ -1,7 +1,6 @@
 //! Changes of kernel settings below `net/ipv4/conf` and `net/ipv6/conf`, as the kernel announces them: messages
 //! `RTM_NEWNETCONF` (kernel `include/uapi/linux/netconf.h`), which `netlink-packet-route` does not read.
 
-use crate::model::IpVersion;
 use netlink_packet_core::NlasIterator;
 
 /// `RTM_NEWNETCONF` (kernel `include/uapi/linux/rtnetlink.h`).
@@ -21,7 +20,8 @@ const PROXY_NEIGH: u16 = 5;
 /// `NETCONFA_IFINDEX_ALL`, the index of `conf/all`; `conf/default` has -2.
 const ALL: i32 = -1;
 
-/// Whose setting it is.
+/// Whose setting got a value that may be wrong for endpoints: forwarding or answering for others was turned off, or the
+/// source check is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettingOf {
     /// `conf/all`: with its forwarding that of all links was changed.
@@ -30,23 +30,11 @@ pub enum SettingOf {
     Link(u32),
 }
 
-/// A setting on which endpoints depend got a value that may be wrong for them: forwarding or answering for others was
-/// turned off, or the source check is another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SettingChange {
-    /// Below `net/ipv4` or `net/ipv6`.
-    pub version: IpVersion,
-    /// Whose setting it is.
-    pub of: SettingOf,
-}
-
-/// The change that a message's payload tells of, if it concerns endpoints.
-pub(crate) fn decode(payload: &[u8]) -> Option<SettingChange> {
-    let version = match i32::from(*payload.first()?) {
-        nix::libc::AF_INET => IpVersion::V4,
-        nix::libc::AF_INET6 => IpVersion::V6,
-        _ => return None,
-    };
+/// Whose setting a message's payload tells of, if it concerns endpoints.
+pub(crate) fn decode(payload: &[u8]) -> Option<SettingOf> {
+    if !matches!(i32::from(*payload.first()?), nix::libc::AF_INET | nix::libc::AF_INET6) {
+        return None;
+    }
     let (mut index, mut values) = (None, Vec::new());
     for attribute in NlasIterator::new(payload.get(HEADER..)?) {
         let attribute = attribute.ok()?;
@@ -58,19 +46,20 @@ pub(crate) fn decode(payload: &[u8]) -> Option<SettingChange> {
     }
     // All values together are those of a new link, which its maker has yet to set; a change tells one.
     let [value] = values[..] else { return None };
-    let of = match (index?, value) {
-        (ALL, (FORWARDING, 0)) => SettingOf::All,
-        (link, (FORWARDING | PROXY_NEIGH, 0) | (RP_FILTER, _)) => SettingOf::Link(u32::try_from(link).ok()?),
-        _ => return None,
-    };
-    Some(SettingChange { version, of })
+    match (index?, value) {
+        (ALL, (FORWARDING, 0)) => Some(SettingOf::All),
+        (link, (FORWARDING | PROXY_NEIGH, 0) | (RP_FILTER, _)) => {
+            u32::try_from(link).ok().map(SettingOf::Link)
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(family: i32, attributes: &[(u16, i32)]) -> Option<SettingChange> {
+    fn told(family: i32, attributes: &[(u16, i32)]) -> Option<SettingOf> {
         let mut payload = vec![u8::try_from(family).unwrap(), 0, 0, 0];
         for (kind, value) in attributes {
             payload.extend(8_u16.to_ne_bytes());
@@ -83,12 +72,11 @@ mod tests {
     #[test]
     fn a_change_counts_if_endpoints_cannot_do_with_it() {
         let (v4, v6) = (nix::libc::AF_INET, nix::libc::AF_INET6);
-        let change = |version, of| Some(SettingChange { version, of });
-        let link = SettingOf::Link(7);
-        assert_eq!(told(v4, &[(IFINDEX, 7), (FORWARDING, 0)]), change(IpVersion::V4, link));
-        assert_eq!(told(v6, &[(IFINDEX, 7), (PROXY_NEIGH, 0)]), change(IpVersion::V6, link));
-        assert_eq!(told(v4, &[(IFINDEX, 7), (RP_FILTER, 1)]), change(IpVersion::V4, link));
-        assert_eq!(told(v6, &[(IFINDEX, ALL), (FORWARDING, 0)]), change(IpVersion::V6, SettingOf::All));
+        let link = Some(SettingOf::Link(7));
+        assert_eq!(told(v4, &[(IFINDEX, 7), (FORWARDING, 0)]), link);
+        assert_eq!(told(v6, &[(IFINDEX, 7), (PROXY_NEIGH, 0)]), link);
+        assert_eq!(told(v4, &[(IFINDEX, 7), (RP_FILTER, 1)]), link);
+        assert_eq!(told(v6, &[(IFINDEX, ALL), (FORWARDING, 0)]), Some(SettingOf::All));
         for fine in [
             &[(IFINDEX, 7), (FORWARDING, 1)][..],
             &[(IFINDEX, 7), (PROXY_NEIGH, 1)],

@@ -1,7 +1,7 @@
 //! Hosts and their BGP: what is wrong with HostEndpoints, BGPConfigurations, BGPPeers and BGPFilters, whose fields have
 //! their forms (`libcalico-go/lib/validator/v3/validator.go`, the rules beside the API's types).
 
-use super::shape::{Problems, has_ports};
+use super::shape::{Problems, has_ports, is_given};
 use crate::model::{Cidr, IfaceName, IpVersion};
 use serde_json::{Map, Value};
 use std::net::{IpAddr, SocketAddr};
@@ -13,12 +13,7 @@ fn text<'a>(spec: &'a Spec, field: &str) -> &'a str {
 }
 
 fn has(spec: &Spec, field: &str) -> bool {
-    match spec.get(field) {
-        None | Some(Value::Null) => false,
-        Some(Value::String(text)) => !text.is_empty(),
-        Some(Value::Array(list)) => !list.is_empty(),
-        Some(_) => true,
-    }
+    is_given(spec.get(field))
 }
 
 pub(super) fn host_endpoint(spec: &Spec, problems: &mut Problems) {

@@ -1,7 +1,7 @@
 //! What is wrong with rules whose fields have their forms (`validateRule` and `validateEntityRule` in
 //! `libcalico-go/lib/validator/v3/validator.go`).
 
-use super::shape::{Problems, has_ports, is_named_port};
+use super::shape::{Problems, has_ports, is_given, is_named_port};
 use crate::model::{Cidr, IpVersion};
 use serde_json::{Map, Value};
 
@@ -57,14 +57,8 @@ pub(super) fn of_policy(spec: &Map<String, Value>, global: bool, problems: &mut 
     }
 }
 
-/// Whether a field is there with something in it.
 fn has(value: &Value, field: &str) -> bool {
-    match value.get(field) {
-        None | Some(Value::Null) => false,
-        Some(Value::String(text)) => !text.is_empty(),
-        Some(Value::Array(items)) => !items.is_empty(),
-        Some(_) => true,
-    }
+    is_given(value.get(field))
 }
 
 /// `global()` is for namespaceSelector, where it stands alone.

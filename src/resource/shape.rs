@@ -194,6 +194,16 @@ fn is_protocol(value: &Value) -> bool {
     }
 }
 
+/// Whether a field is there with something in it.
+pub(super) fn is_given(field: Option<&Value>) -> bool {
+    match field {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(_) => true,
+    }
+}
+
 /// Whether packets of a protocol, by name or number, have ports.
 pub(super) fn has_ports(protocol: &Value) -> bool {
     let text = protocol.as_str().map_or_else(|| protocol.to_string(), str::to_lowercase);
